@@ -1,0 +1,53 @@
+"""Composite layers: layers that often stand in a row, as one forward and one backward.
+
+Arguments, shapes and errors are those of the layers in the row.
+"""
+
+from cs231n.batchnorm import batchnorm_backward_alt, batchnorm_forward, layernorm_backward, layernorm_forward
+from cs231n.layers import affine_backward, affine_forward, relu_backward, relu_forward
+
+
+def affine_relu_forward(x, w, b):
+    """out = relu(x w + b).  Returns out (N, M) and the cache."""
+    a, affine_cache = affine_forward(x, w, b)
+    out, relu_cache = relu_forward(a)
+    return out, (affine_cache, relu_cache)
+
+
+def affine_relu_backward(dout, cache, need_dx=True):
+    """Gradients of `affine_relu_forward`: dx, dw, db."""
+    affine_cache, relu_cache = cache
+    da = relu_backward(dout, relu_cache)
+    return affine_backward(da, affine_cache, need_dx)
+
+
+def affine_bn_relu_forward(x, w, b, gamma, beta, bn_param):
+    """out = relu(batchnorm(x w + b)).  Returns out (N, M) and the cache."""
+    a, affine_cache = affine_forward(x, w, b)
+    h, bn_cache = batchnorm_forward(a, gamma, beta, bn_param)
+    out, relu_cache = relu_forward(h)
+    return out, (affine_cache, bn_cache, relu_cache)
+
+
+def affine_bn_relu_backward(dout, cache, need_dx=True):
+    """Gradients of `affine_bn_relu_forward`: dx, dw, db, dgamma, dbeta."""
+    affine_cache, bn_cache, relu_cache = cache
+    dh = relu_backward(dout, relu_cache)
+    da, dgamma, dbeta = batchnorm_backward_alt(dh, bn_cache)
+    return *affine_backward(da, affine_cache, need_dx), dgamma, dbeta
+
+
+def affine_ln_relu_forward(x, w, b, gamma, beta, ln_param):
+    """out = relu(layernorm(x w + b)).  Returns out (N, M) and the cache."""
+    a, affine_cache = affine_forward(x, w, b)
+    h, ln_cache = layernorm_forward(a, gamma, beta, ln_param)
+    out, relu_cache = relu_forward(h)
+    return out, (affine_cache, ln_cache, relu_cache)
+
+
+def affine_ln_relu_backward(dout, cache, need_dx=True):
+    """Gradients of `affine_ln_relu_forward`: dx, dw, db, dgamma, dbeta."""
+    affine_cache, ln_cache, relu_cache = cache
+    dh = relu_backward(dout, relu_cache)
+    da, dgamma, dbeta = layernorm_backward(dh, ln_cache)
+    return *affine_backward(da, affine_cache, need_dx), dgamma, dbeta

@@ -1,0 +1,108 @@
+"""The affine and ReLU layers, and the softmax and SVM losses.
+
+A layer is a pair of functions.  Forward returns the output and a cache; backward takes dout, the gradient of the loss
+with respect to that output, and the cache, and returns the gradients of the loss with respect to forward's arguments,
+in their order.  A loss returns its value and its gradient together.
+
+N counts the examples of a batch, D the inputs of a layer, M its outputs and C the classes.  Arrays keep the dtype that
+comes in (float32 or float64), and no argument is written to.
+"""
+
+import math
+
+import numpy as np
+
+
+def affine_forward(x, w, b):
+    """Apply an affine map to each example of a batch: out = x w + b.
+
+    x (N, d1, ..., dk): each example is read as a row of D = d1 * ... * dk numbers.  w (D, M): weights.  b (M,): biases.
+    Returns out (N, M) and the cache for `affine_backward`.  Raises ValueError where the shapes do not fit.
+    """
+    D = math.prod(x.shape[1:])
+    if w.ndim != 2 or len(w) != D or b.shape != w.shape[1:]:
+        raise ValueError(f"affine_forward: x {x.shape} takes w ({D}, M) and b (M,), got w {w.shape} and b {b.shape}")
+    out = x.reshape(len(x), D) @ w
+    out += b
+    return out, (x, w)
+
+
+def affine_backward(dout, cache, need_dx=True):
+    """Gradients of `affine_forward`: dx = dout w^T, dw = x^T dout, db = sum over the batch of dout.
+
+    dout (N, M).  Returns dx (the shape of x), dw (D, M), db (M,).  The first layer of a net has nobody to hand dx to:
+    with need_dx=False it is not computed, and None is returned in its place.  Derived in notebook 01, section 1.
+    """
+    x, w = cache
+    dx = (dout @ w.T).reshape(x.shape) if need_dx else None
+    dw = x.reshape(len(x), len(w)).T @ dout
+    db = dout.sum(axis=0)
+    return dx, dw, db
+
+
+def relu_forward(x):
+    """Rectify: out = max(x, 0), element by element.
+
+    x: any shape.  Returns out (the shape of x) and the cache for `relu_backward`.
+    Source: Nair and Hinton, Rectified linear units improve restricted Boltzmann machines, ICML 2010.
+    """
+    return np.maximum(x, 0), x
+
+
+def relu_backward(dout, cache):
+    """Gradient of `relu_forward`: dx = dout where x > 0, else 0.  At x = 0, a kink, 0 is the convention.
+
+    dout and dx: the shape of x.
+    """
+    x = cache
+    return dout * (x > 0)
+
+
+def softmax_loss(x, y):
+    """Mean cross-entropy of the softmax: p_ij = exp(x_ij) / sum_k exp(x_ik), loss = -1/N sum_i log p_{i, y_i}.
+
+    x (N, C): scores, any real numbers.  y (N,): integer labels, 0 <= y < C.
+    Returns the loss (a float) and dx (N, C) = (p - onehot(y)) / N.  Raises ValueError for labels that do not fit.
+    The scores are shifted by their row's maximum, which leaves p unchanged and keeps exp from overflowing.
+    Derived in notebook 01, section 3.
+    """
+    true = _true_class_index(x, y)
+    shifted = x - x.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -log_p[true].mean()
+
+    dx = np.exp(log_p)
+    dx[true] -= 1
+    dx /= len(x)
+    return float(loss), dx
+
+
+def svm_loss(x, y):
+    """Mean multiclass hinge loss: loss = 1/N sum_i sum_{j != y_i} max(0, x_ij - x_{i, y_i} + 1).
+
+    x (N, C): scores.  y (N,): integer labels, 0 <= y < C.
+    Returns the loss (a float) and dx (N, C).  Raises ValueError for labels that do not fit.
+    Source: Weston and Watkins, Support vector machines for multi-class pattern recognition, ESANN 1999.
+    Derived in notebook 01, section 3.
+    """
+    true = _true_class_index(x, y)
+    margins = np.maximum(x - x[true][:, None] + 1, 0)
+    margins[true] = 0
+    loss = margins.sum() / len(x)
+
+    dx = (margins > 0).astype(x.dtype)
+    dx[true] = -dx.sum(axis=1)
+    dx /= len(x)
+    return float(loss), dx
+
+
+def _true_class_index(x, y):
+    """The index (i, y_i) of each example's true class in the scores x (N, C), once y is known to fit them."""
+    if x.ndim != 2 or x.size == 0:
+        raise ValueError(f"x: wanted scores of shape (N, C), at least one example and one class, got {x.shape}")
+    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"y: wanted {len(x)} integer labels for x {x.shape}, got shape {y.shape} and dtype {y.dtype}")
+    if y.min() < 0 or y.max() >= x.shape[1]:
+        i = int(np.argmax((y < 0) | (y >= x.shape[1])))
+        raise ValueError(f"y: wanted labels from 0 to {x.shape[1] - 1} for x {x.shape}, got y[{i}] = {y[i]}")
+    return np.arange(len(x)), y

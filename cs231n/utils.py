@@ -1,0 +1,211 @@
+"""CIFAR-10 as the nets take it, and gradient checks."""
+
+import copy
+import inspect
+import logging
+import numbers
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+FLOOR = 1e-3  # gradients smaller than this are compared as if they were this large
+
+
+def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, subtract_mean=True, data_dir=None):
+    """CIFAR-10 in the course's split, as float32 images (N, 3, 32, 32) and int64 labels (N,).
+
+    Training takes the first num_training images of the 50,000, validation the num_validation after them, and test the
+    first num_test of the 10,000.  subtract_mean takes the mean training image, pixel by pixel, from all three; the
+    scale stays 0 to 255.  data_dir: the folder in which the data lies or shall lie (None: `cs231n.cifar10.data_dir()`).
+
+    Returns a dict: X_train, y_train, X_val, y_val, X_test, y_test; mean_image (3, 32, 32), which was subtracted (0
+    where none was), so that X + mean_image are the pixels again; class_names; name, "CIFAR-10".
+    Data that is absent is downloaded.  Where that fails, the drawn stand-in Shapes10 is returned in its place, under
+    its own name, and a warning says so.  Raises ValueError for counts that the data set cannot meet.
+    """
+    check_count("num_training", num_training, 1, 50000)
+    check_count("num_validation", num_validation, 0, 50000 - num_training)
+    check_count("num_test", num_test, 0, 10000)
+    name, class_names, (x_train, y_train, x_test, y_test) = _read_images(data_dir)
+
+    train, val = slice(num_training), slice(num_training, num_training + num_validation)
+    data = {
+        "X_train": x_train[train].astype(np.float32),
+        "y_train": y_train[train],
+        "X_val": x_train[val].astype(np.float32),
+        "y_val": y_train[val],
+        "X_test": x_test[:num_test].astype(np.float32),
+        "y_test": y_test[:num_test],
+        "mean_image": np.zeros(x_train.shape[1:], np.float32),
+        "class_names": class_names,
+        "name": name,
+    }
+    if subtract_mean:
+        data["mean_image"] = data["X_train"].mean(axis=0)  # exact: 50,000 * 255 < 2^24
+        for split in ("X_train", "X_val", "X_test"):
+            data[split] -= data["mean_image"]
+    return data
+
+
+def check_count(name, count, least, most=None):
+    """Return count as an int; raises ValueError, naming it, unless it is a whole number from least to most."""
+    if not isinstance(count, numbers.Integral) or count < least or (most is not None and count > most):
+        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: wanted a whole number {limit}, got {count!r}")
+    return int(count)
+
+
+def _read_images(data_dir):
+    """Name, class names, and uint8 images and labels of CIFAR-10, or of its stand-in where it is not to be had."""
+    from cs231n import cifar10, shapes10
+
+    try:
+        folder = cifar10.fetch_cifar10(data_dir, retry=False)
+    except cifar10.DownloadError as error:
+        logger.warning("NOT CIFAR-10: the drawn stand-in Shapes10 is used in its place. %s", error)
+        return "Shapes10", shapes10.CLASS_NAMES, shapes10.load(data_dir or cifar10.data_dir())
+    return "CIFAR-10", cifar10.CLASS_NAMES, cifar10.read_cifar10(folder)
+
+
+def rel_error(x, y, floor=1e-8):
+    """The largest difference of two arrays over their largest magnitude: max |x - y| / max(|x|, |y|, floor).
+
+    It is taken over the whole array: entry by entry, rounding on an entry that is truly 0 would read as an error of 1.
+    floor does the same for an array that is truly 0 throughout.
+    """
+    return float(np.max(np.abs(x - y)) / max(np.max(np.abs(x)), np.max(np.abs(y)), floor))
+
+
+def eval_numerical_gradient(f, x, verbose=False, h=1e-5):
+    """The gradient of a scalar function by central differences: df/dx_i = (f(x + h e_i) - f(x - h e_i)) / 2h + O(h^2).
+
+    f: called with x; it may as well ignore it and read the same array elsewhere, as a net reads its params, since each
+    entry of x is moved in place and put back.  x: any shape, float64.  verbose: log each entry as it is found.
+    Returns the gradient, of x's shape.  Raises ValueError for another dtype: a step of h drowns in its rounding.
+    """
+    return eval_numerical_gradient_array(f, x, 1.0, h, verbose)
+
+
+def eval_numerical_gradient_array(f, x, df, h=1e-5, verbose=False):
+    """The gradient of a loss with respect to x by central differences, where df is its gradient with respect to f(x).
+
+    f returns an array of df's shape; all else is as in `eval_numerical_gradient`.
+    """
+    _check_float64(x)
+    grad = np.empty(x.shape)
+    for i in np.ndindex(x.shape):
+        step = np.zeros(x.shape)
+        step[i] = h
+        grad[i] = np.sum(_difference(f, x, step) * df) / (2 * h)
+        if verbose:
+            logger.info("gradient at %s: %g", i, grad[i])
+    return grad
+
+
+def check_gradient(name, f, x, dx, tol=1e-7, h=1e-5, directions=None, seed=0):
+    """Assert that dx is the gradient of the scalar function f at x.
+
+    directions: None compares each entry of dx with `eval_numerical_gradient`.  A number compares as many random
+    projections instead, sum(dx * u) with (f(x + h u) - f(x - h u)) / 2h for a random unit vector u: two calls of f
+    each, whatever the size of x, and any wrong entry shows in nearly all of them.
+    tol: the `rel_error` allowed, over a magnitude of at least 1e-3, since the numerical gradient has a rounding error
+    of its own, about 1e-16 f / h.  Raises AssertionError that says what differs, and where.
+    """
+    if directions is None:
+        return _compare(name, dx, eval_numerical_gradient(f, x, h=h), tol)
+    _check_float64(x)
+    _compare_shapes(name, dx, x)
+    rng = np.random.default_rng(seed)
+    for _ in range(directions):
+        u = rng.standard_normal(x.shape)
+        u /= np.linalg.norm(u)
+        expected, got = float(_difference(f, x, h * u)) / (2 * h), float(np.sum(dx * u))
+        error = rel_error(got, expected, FLOOR)
+        if not error < tol:
+            raise AssertionError(
+                f"{name} has the slope {got:.9g} along a random direction, but the numerical gradient gives "
+                f"{expected:.9g} (relative error {error:.1e}, allowed {tol:.0e})"
+            )
+
+
+def check_layer(forward, backward, *args, tol=1e-7, h=1e-5, directions=None, seed=0, log=print):
+    """Assert that a layer's backward agrees with the numerical gradient of its forward, for a random dout.
+
+    args: forward's arguments, float64 arrays first; a parameter dict may follow.  They are copied, not written to.
+    tol, h, directions: as in `check_gradient`.  log: takes the one line that reports success.
+    """
+    args = copy.deepcopy(args)
+    out, cache = forward(*args)
+    dout = np.random.default_rng(seed).standard_normal(out.shape)
+    grads = backward(dout, cache)
+    grads = grads if isinstance(grads, tuple) else (grads,)
+    layer = forward.__name__.removesuffix("_forward")
+    names = ["d" + name for name in inspect.signature(forward).parameters][: len(grads)]
+
+    def loss(_):
+        return np.sum(forward(*args)[0] * dout)
+
+    for name, x, dx in zip(names, args, grads, strict=False):
+        check_gradient(f"{layer}: {name}", loss, x, dx, tol, h, directions, seed)
+    log(_passed(layer, names, tol))
+
+
+def check_loss(loss_function, x, y, tol=1e-7, h=1e-5, directions=None, log=print):
+    """Assert that the dx of a loss such as `softmax_loss(x, y) -> loss, dx` is its gradient; as `check_layer`."""
+    x = x.copy()
+    _, dx = loss_function(x, y)
+    check_gradient(f"{loss_function.__name__}: dx", lambda _: loss_function(x, y)[0], x, dx, tol, h, directions)
+    log(_passed(loss_function.__name__, ["dx"], tol))
+
+
+def check_model(model, X, y, tol=1e-7, h=1e-5, directions=None, log=print):
+    """Assert that model.loss(X, y) returns the gradient of its loss for each of model.params; as `check_layer`.
+
+    The model computes in float64, and its loss is the same at every call: give it a seed where it has dropout.
+    """
+    _, grads = model.loss(X, y)
+    for name, w in model.params.items():
+        label = f"{type(model).__name__}: d{name}"
+        check_gradient(label, lambda _: model.loss(X, y)[0], w, grads[name], tol, h, directions)
+    log(_passed(type(model).__name__, ["d" + name for name in model.params], tol))
+
+
+def _difference(f, x, step):
+    """f(x + step) - f(x - step), with x moved in place and put back to the bit."""
+    original = x.copy()
+    try:
+        x += step
+        above = np.array(f(x))
+        np.subtract(original, step, out=x)
+        return above - f(x)
+    finally:
+        x[...] = original
+
+
+def _passed(checked, names, tol):
+    return f"{checked}: gradient check passed for {', '.join(names)} (relative error below {tol:.0e})"
+
+
+def _compare(name, dx, numerical, tol):
+    _compare_shapes(name, dx, numerical)
+    error = rel_error(dx, numerical, FLOOR)
+    if not error < tol:
+        i = np.unravel_index(np.nanargmax(np.where(np.isnan(dx), np.inf, np.abs(dx - numerical))), dx.shape)
+        index = ", ".join(map(str, i))
+        raise AssertionError(
+            f"{name}[{index}] is {dx[i]:.9g}, but the numerical gradient gives {numerical[i]:.9g} "
+            f"(relative error {error:.1e}, allowed {tol:.0e})"
+        )
+
+
+def _compare_shapes(name, dx, wanted):
+    if dx is None or np.shape(dx) != wanted.shape:
+        raise AssertionError(
+            f"{name}: wanted an array of shape {wanted.shape}, got {'None' if dx is None else np.shape(dx)}"
+        )
+
+
+def _check_float64(x):
+    if x.dtype != np.float64:
+        raise ValueError(f"x: wanted float64, got {x.dtype}; a numerical gradient needs the digits")
