@@ -1,0 +1,93 @@
+# The pack's commands; `make` alone explains them. GNU make 3.81 or later, any POSIX shell.
+# Nothing here needs an activated environment: every tool is run as .venv/bin/python -m TOOL.
+
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+SET_UP := .venv/.set-up
+FIRST := notebooks/01_fully_connected_nets.ipynb
+
+# A notebook's figures are drawn in the notebook, and its kernel is this environment's own, whatever the user's settings.
+unexport MPLBACKEND
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: help install lab get-data test notebooks bench lint clean
+
+help: ## this text
+	@echo 'Usage: make TARGET. Each target first sets up .venv, once.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'PYTHON=python3.12 names the Python (3.11 to 3.13) that .venv is made with. LAB_ARGS, TEST_ARGS and BENCH_ARGS'
+	@echo 'go to JupyterLab and to pytest, as in: make lab LAB_ARGS="--port=9999"'
+
+install: $(SET_UP) ## set up .venv alone: the pinned packages, and this one, editable
+
+lab: $(SET_UP) ## get the data and open JupyterLab on the first notebook
+	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
+	@if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
+	case "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" in Linux) blind=--no-browser;; esac; \
+	exec $(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $$root $$blind $(LAB_ARGS)
+
+get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); goes on where it was cut off
+	@$(VENV_PYTHON) -m cs231n.cifar10
+
+test: $(SET_UP) ## get the data, run every test, and check every notebook against its outputs
+	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
+	@$(VENV_PYTHON) -m pytest tests $(TEST_ARGS) || failed=' tests'; \
+	$(VENV_PYTHON) -m pytest --nbval notebooks $(TEST_ARGS) || failed="$$failed notebooks"; \
+	[ -z "$$failed" ] || { echo "make test: failed in:$$failed" >&2; exit 1; }
+
+notebooks: $(SET_UP) ## execute every notebook afresh, in place, and keep the outputs
+	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
+	@$(VENV_PYTHON) -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
+	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+bench: $(SET_UP) ## measure speed, beside PyTorch on the same threads
+	@$(VENV_PYTHON) -m pytest tests/benchmarks --benchmark-only $(BENCH_ARGS)
+
+lint: $(SET_UP) ## check the style and the format of code and notebooks
+	@$(VENV_PYTHON) -m ruff check . || failed=1; \
+	$(VENV_PYTHON) -m ruff format --check . || failed=1; \
+	[ -z "$$failed" ]
+
+clean: ## remove .venv and all that the tools left behind; the data and the notebooks stay
+	@rm -rf .venv build dist cs231n.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	@find . -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+# The set-up. The stamp is written last and names the folder that it was made for: an interrupted set-up goes on at the
+# next call, and that of a folder which was moved, or whose Python is gone, is made anew.
+
+UP_TO_DATE := $(shell [ "$$(cat $(SET_UP) 2>/dev/null)" = "$$(pwd -P)" ] && $(VENV_PYTHON) -c '' 2>/dev/null && echo yes)
+ifneq ($(UP_TO_DATE),yes)
+.PHONY: $(SET_UP)
+endif
+
+# True where .venv was made for this folder (or by hand), by a Python that serves, and has a whole pip.
+USABLE = { [ ! -f $(SET_UP) ] || [ "$$(cat $(SET_UP))" = "$$(pwd -P)" ]; } && $(VENV_PYTHON) -c 'import pip, sys; \
+from importlib.metadata import files; sys.exit(not (files("pip") and (3, 11) <= sys.version_info[:2] <= (3, 13)))' 2>/dev/null
+
+$(SET_UP): pyproject.toml constraints.txt
+	@stop() { echo "make: $$*" >&2; exit 1; }; \
+	if $(USABLE); then exit 0; fi; \
+	version=$$("$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null); \
+	case "$$version" in \
+	  3.11.*|3.12.*|3.13.*) ;; \
+	  '') stop "$(PYTHON) does not run here; name a Python 3.11 to 3.13, as in: make install PYTHON=python3.12";; \
+	  *) stop "$(PYTHON) is Python $$version, not 3.11 to 3.13; name one, as in: make install PYTHON=python3.12";; \
+	esac; \
+	"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+	  stop "$(PYTHON) has no venv module; install it first (Debian and Ubuntu: apt install python3-venv)"; \
+	echo "Making .venv with Python $$version"; \
+	said=$$("$(PYTHON)" -m venv --clear .venv 2>&1) || \
+	  stop "$(PYTHON) could not make .venv: $$(echo "$$said" | tail -n 1)"
+	@rm -rf .venv/lib/python3*/site-packages/~*
+	@for info in .venv/lib/python3*/site-packages/*.dist-info; do [ -f "$$info/RECORD" ] || rm -rf "$$info"; done
+	@echo 'Installing the packages of constraints.txt into .venv (several minutes the first time)'
+	@pip() { $(VENV_PYTHON) -m pip install --disable-pip-version-check --constraint constraints.txt "$$@" 2>>.venv/install.log; }; \
+	: >.venv/install.log; \
+	pip --quiet setuptools && pip --no-build-isolation --editable '.[all]' || { \
+	  why=$$(sed -n 's/^ *ERROR: //p' .venv/install.log | tail -n 1); \
+	  echo "make: pip failed: $${why:-$$(tail -n 1 .venv/install.log)} (all of it: .venv/install.log; make goes on from here)" >&2; \
+	  exit 1; }
+	@pwd -P >$(SET_UP)

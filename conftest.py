@@ -1,0 +1,27 @@
+"""What the whole test run shares: where figures are drawn, and what becomes of the tests that need the real CIFAR-10."""
+
+import os
+
+import pytest
+
+
+def pytest_configure(config):
+    # Figures go nowhere in tests, whatever the screen. A notebook's figures are among the outputs that --nbval compares:
+    # there the kernel, which inherits this variable, draws them inline.
+    notebooks = config.getoption("nbval", False) or config.getoption("nbval_lax", False)
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline" if notebooks else "Agg"
+
+
+def pytest_collection_modifyitems(config, items):
+    if "real_data" in config.getoption("markexpr"):
+        return  # asked for by name: without the data they fail
+    needy = [item for item in items if item.get_closest_marker("real_data")]
+    if needy and not _real_cifar10_is_here():
+        for item in needy:
+            item.add_marker(pytest.mark.skip(reason="needs the real CIFAR-10: make get-data"))
+
+
+def _real_cifar10_is_here():
+    from cs231n.cifar10 import data_dir
+
+    return (data_dir() / "cifar-10-batches-py" / "batches.meta").is_file()
