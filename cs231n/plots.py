@@ -1,0 +1,118 @@
+"""What the notebooks draw with: curves, image grids, filters and confusion matrices.
+
+Colours are those of Okabe and Ito, which colour-blind readers tell apart, and lines differ in dash as well.  A figure
+that is given data says so where the data is the stand-in and not CIFAR-10.
+"""
+
+import math
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+
+
+def figure(rows=1, cols=1, data=None, width=None, height=None, title=None):
+    """A figure and its axes, like `plt.subplots`; width and height are those of one panel, in inches.
+
+    data: the dict that the figure is drawn from, as `get_cifar10_data` returns it.
+    """
+    width, height = width or 4.2, height or 3.2
+    fig, axes = plt.subplots(rows, cols, figsize=(cols * width, rows * height), layout="constrained")
+    heading = [] if title is None else [title]
+    if data is not None and data["name"] != "CIFAR-10":
+        heading.append(f"(drawn from the stand-in {data['name']}, not from CIFAR-10)")
+    if heading:
+        fig.suptitle("\n".join(heading), fontsize=11)
+    return fig, axes
+
+
+def curves(ax, lines, x=None, xlabel=None, ylabel=None, title=None):
+    """Draw lines, a dict from label to values, over x (None: 0, 1, 2, ...) with a legend where there are several."""
+    for (label, values), color, dash in zip(lines.items(), cycle(COLORS), cycle(DASHES), strict=False):
+        ax.plot(np.arange(len(values)) if x is None else x, values, dash, color=color, label=label, linewidth=1.8)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    if len(lines) > 1:
+        ax.legend(frameon=False)
+    return ax
+
+
+def training(solvers, data, title=None):
+    """The loss and the accuracies of solvers, a dict from label to Solver, each in a panel."""
+    fig, (loss, train, val) = figure(1, 3, data, title=title)
+    curves(loss, {label: smooth(s.loss_history) for label, s in solvers.items()}, None, "step", "loss, smoothed")
+    for ax, name in ((train, "train_acc_history"), (val, "val_acc_history")):
+        accuracies = {label: 100 * np.array(getattr(s, name)) for label, s in solvers.items()}
+        curves(ax, accuracies, None, "epoch", f"{name.split('_')[0]} accuracy (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in (train, val):
+        ax.sharey(train)
+    return fig
+
+
+def smooth(values, window=50):
+    """The running mean of the last few values, at most window of them and at most a tenth of all."""
+    values = np.asarray(values, float)
+    window = max(1, min(window, len(values) // 10))
+    sums = np.cumsum(np.concatenate([np.zeros(1), values]))
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(last - window, 0)
+    return (sums[last] - sums[first]) / (last - first)
+
+
+def images(pictures, titles=None, data=None, cols=10, size=1.0, title=None):
+    """A grid of pictures (N, 3, H, W) in 0..255, each under its title."""
+    rows = math.ceil(len(pictures) / cols)
+    height = size * (1.3 if titles is not None else 1.05)
+    fig, axes = figure(rows, cols, data, size, height, title)
+    for ax in np.ravel(axes):
+        ax.axis("off")
+    for i, (ax, picture) in enumerate(zip(np.ravel(axes), pictures, strict=False)):
+        ax.imshow(np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0), interpolation="nearest")
+        if titles is not None:
+            ax.set_title(titles[i], fontsize=7.5, pad=2)
+    return fig
+
+
+def samples(data, per_class=10):
+    """Training images of each class, a class a row."""
+    names = data["class_names"]
+    fig, axes = figure(len(names), per_class, data, 0.75, 0.75)
+    for label, row in enumerate(axes):
+        chosen = np.flatnonzero(data["y_train"] == label)[:per_class]
+        for ax, picture in zip(row, data["X_train"][chosen] + data["mean_image"], strict=True):
+            ax.imshow(np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0), interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        row[0].set_ylabel(names[label], rotation=0, ha="right", va="center", fontsize=9)
+    return fig
+
+
+def filters(weights, data=None, cols=16, title=None):
+    """Weights (N, 3, H, W) as pictures, each stretched so that 0 is grey and its largest magnitude reaches the end."""
+    largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    return images(127.5 * (1 + weights / largest), None, data, cols, 0.62, title)
+
+
+def confusion(y_true, y_predicted, data, title=None):
+    """How often, in percent of each true class (a row), each class (a column) was predicted."""
+    names = data["class_names"]
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, (y_true, y_predicted), 1)
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fig, ax = figure(1, 1, data, 6.2, 5.4, title)
+    mesh = ax.imshow(percent, cmap="cividis", vmin=0, vmax=100)
+    for i, j in np.ndindex(percent.shape):
+        ax.text(
+            j, i, f"{percent[i, j]:.0f}", ha="center", va="center", color="black" if percent[i, j] > 50 else "white"
+        )
+    ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="predicted", ylabel="true")
+    fig.colorbar(mesh, ax=ax, label="% of the true class", shrink=0.8)
+    return fig
