@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from cs231n.cifar10 import find_cifar10
+
 
 def pytest_configure(config):
     # Figures go nowhere in tests, whatever the screen. A notebook's figures are among the outputs that --nbval compares:
@@ -16,12 +18,6 @@ def pytest_collection_modifyitems(config, items):
     if "real_data" in config.getoption("markexpr"):
         return  # asked for by name: without the data they fail
     needy = [item for item in items if item.get_closest_marker("real_data")]
-    if needy and not _real_cifar10_is_here():
+    if needy and not find_cifar10():
         for item in needy:
             item.add_marker(pytest.mark.skip(reason="needs the real CIFAR-10: make get-data"))
-
-
-def _real_cifar10_is_here():
-    from cs231n.cifar10 import data_dir
-
-    return (data_dir() / "cifar-10-batches-py" / "batches.meta").is_file()

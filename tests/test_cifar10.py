@@ -1,0 +1,688 @@
+"""CIFAR-10 is whole or absent after every mishap of a download, and nothing that comes from outside is executed.
+
+A server on this machine plays the hosts.  What it serves is a small data set of the same form, whose MD5s are put in
+place of the published ones.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from cs231n import cifar10, get_cifar10_data, shapes10, utils
+from cs231n.cifar10 import FOLDER, DownloadError, fetch_cifar10, find_cifar10
+
+FILES = {name: np.random.default_rng(i).bytes(30_000) for i, name in enumerate(cifar10.MD5)}
+MD5 = {name: hashlib.md5(content).hexdigest() for name, content in FILES.items()}
+
+
+def archive(files=FILES, *members):
+    """The bytes of a .tar.gz of the files, in their folder, and of other members (a TarInfo and its content)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"{FOLDER}/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for info, content in members:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+ARCHIVE = archive()
+CUT = 80_000  # bytes, of about 210,000
+
+
+class Host(BaseHTTPRequestHandler):
+    """Serves ARCHIVE in the manner that the path names, and notes where each download began."""
+
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self):
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked else 0
+        probing = bool(asked and asked[2])
+        if not probing:
+            self.server.downloads.append((self.path, start))
+        manner = self.path.strip("/")
+        if manner == "missing":
+            self.send_error(404)
+            return
+        if manner == "silent":
+            self.server.released.wait(20)
+            return
+        content = self.server.archives.get(manner, ARCHIVE)
+        if asked and manner != "rangeless":
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+            start = 0
+        content = content[start : start + 1] if probing else content[start:]
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.send(manner, content)
+
+    def send(self, manner, content):
+        if manner in ("cut", "rangeless-cut"):
+            content = content[:CUT]
+        for i in range(0, len(content), 4096):
+            if manner == "stalling" and i + 4096 > CUT:
+                self.server.released.wait(20)
+                return
+            if manner == "slow":
+                time.sleep(0.02)
+            try:
+                self.wfile.write(content[i : i + 4096])
+            except OSError:
+                return  # the other side has gone
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A running server; host(manner) is the URL at which it serves in that manner."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Host)
+    server.daemon_threads = True
+    server.downloads, server.archives, server.released = [], {}, threading.Event()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+
+    def url(manner):
+        return f"http://127.0.0.1:{server.server_port}/{manner}"
+
+    url.downloads, url.archives = server.downloads, server.archives
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield url
+    server.released.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, request):
+    """The small data set in place of CIFAR-10, no mirror but those that a test names, and little patience."""
+    if request.node.get_closest_marker("real_data"):
+        return
+    monkeypatch.setattr(cifar10, "MD5", MD5)
+    monkeypatch.setattr(cifar10, "MIRRORS", ())
+    monkeypatch.setattr(cifar10, "PATIENCE", 0.5)
+    monkeypatch.delenv("CS231N_CIFAR10_URL", raising=False)
+
+
+@pytest.fixture
+def mirrors(monkeypatch, host):
+    def name(*manners):
+        monkeypatch.setattr(cifar10, "MIRRORS", tuple(map(host, manners)))
+
+    return name
+
+
+def assert_whole(folder):
+    assert {path.name: path.read_bytes() for path in (folder / FOLDER).iterdir()} == FILES
+    assert left_behind(folder) == {FOLDER}
+
+
+def assert_absent(folder):
+    assert find_cifar10(folder) is None
+    assert left_behind(folder) <= {"cifar-10-python.tar.gz.part"}
+
+
+def left_behind(folder):
+    return {path.name for path in folder.iterdir()} - {".lock", ".last-failure.json"}
+
+
+# --- from a host ---
+
+
+def test_a_download_arrives_whole(tmp_path, mirrors):
+    mirrors("good")
+    assert fetch_cifar10(tmp_path / "new" / "data") == tmp_path / "new" / "data" / FOLDER
+    assert_whole(tmp_path / "new" / "data")
+
+
+def test_what_is_there_is_not_fetched_again(tmp_path, mirrors, host):
+    mirrors("good")
+    fetch_cifar10(tmp_path)
+    fetch_cifar10(tmp_path)
+    assert host.downloads == [("/good", 0)]
+
+
+@pytest.mark.parametrize("manner", ["missing", "silent", "wrong", "truncated", "garbage", "incomplete"])
+def test_a_bad_mirror_is_left_for_the_next(tmp_path, mirrors, host, manner):
+    host.archives |= bad_archives()
+    mirrors(manner, "good")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("manner", "says"),
+    [
+        ("missing", "404"),
+        ("silent", "silent for 0.5 s|timed out"),
+        ("wrong", "data_batch_3 is not the published file"),
+        ("truncated", "not a whole archive"),
+        ("garbage", "not a whole archive"),
+        ("incomplete", "lacks test_batch"),
+        ("corrupt", "not a whole archive|not the published file"),
+    ],
+)
+def test_a_bad_mirror_alone_is_a_clear_error(tmp_path, mirrors, host, manner, says):
+    host.archives |= bad_archives()
+    mirrors(manner)
+    with pytest.raises(DownloadError, match=says) as raised:
+        fetch_cifar10(tmp_path)
+    assert "`make get-data` goes on" in str(raised.value)
+    assert_absent(tmp_path)
+
+
+def bad_archives():
+    flipped = bytearray(ARCHIVE)
+    flipped[len(ARCHIVE) // 2] ^= 1
+    return {
+        "wrong": archive(FILES | {"data_batch_3": b"something else"}),
+        "truncated": ARCHIVE[:-1000],
+        "garbage": b"<html>Sign in to the network</html>",
+        "incomplete": archive({name: content for name, content in FILES.items() if name != "test_batch"}),
+        "corrupt": bytes(flipped),
+    }
+
+
+def test_a_cut_download_goes_on_at_the_next_mirror(tmp_path, mirrors, host):
+    mirrors("cut", "good")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+    assert host.downloads == [("/cut", 0), ("/good", CUT)]
+
+
+def test_a_host_that_keeps_cutting_is_asked_for_the_rest(tmp_path, mirrors, host):
+    mirrors("cut")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+    assert host.downloads == [("/cut", 0), ("/cut", CUT), ("/cut", 2 * CUT)]
+
+
+def test_a_stalled_download_goes_on_at_the_next_mirror(tmp_path, mirrors, host):
+    mirrors("stalling", "good")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+    (_, before), (path, start) = host.downloads
+    assert (before, path) == (0, "/good")
+    assert 0 < start <= CUT
+
+
+def test_a_slow_mirror_is_left_for_the_next(tmp_path, mirrors, host, monkeypatch):
+    monkeypatch.setattr(cifar10, "SLOW", 1e9)
+    mirrors("slow", "good")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+    assert [path for path, _ in host.downloads] == ["/slow", "/good"]
+
+
+def test_a_slow_mirror_serves_where_there_is_no_other(tmp_path, mirrors, host, monkeypatch):
+    monkeypatch.setattr(cifar10, "SLOW", 1e9)
+    mirrors("slow")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+    assert len(host.downloads) == 2
+
+
+def test_a_host_without_range_sends_all_of_it_again(tmp_path, mirrors, host):
+    (tmp_path / "cifar-10-python.tar.gz.part").write_bytes(ARCHIVE[:CUT])
+    mirrors("rangeless")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+
+
+def test_a_host_that_brings_nothing_new_ends_it(tmp_path, mirrors, host):
+    host.archives["rangeless"] = ARCHIVE[:CUT]
+    mirrors("rangeless-cut", "rangeless")
+    with pytest.raises(DownloadError):
+        fetch_cifar10(tmp_path)
+    assert len(host.downloads) < 8
+    assert_absent(tmp_path)
+
+
+@pytest.mark.parametrize("part", [b"not an archive", ARCHIVE + b"and more", bytes(len(ARCHIVE))])
+def test_a_damaged_beginning_is_thrown_away(tmp_path, mirrors, part):
+    (tmp_path / "cifar-10-python.tar.gz.part").write_bytes(part)
+    mirrors("good")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+
+
+def test_a_download_that_was_complete_is_only_unpacked(tmp_path, mirrors, host):
+    (tmp_path / "cifar-10-python.tar.gz.part").write_bytes(ARCHIVE)
+    mirrors("good")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+    assert host.downloads == [("/good", len(ARCHIVE))]
+
+
+# --- several processes, and their ends ---
+
+CHILD = """
+import sys
+from cs231n import cifar10
+cifar10.MD5 = {md5!r}
+try:
+    cifar10.fetch_cifar10({folder!r})
+except cifar10.DownloadError as error:
+    sys.exit(str(error))
+"""
+
+
+def start_child(folder, source, **options):
+    code = CHILD.format(md5=MD5, folder=str(folder))
+    env = os.environ | {"CS231N_CIFAR10_URL": str(source)}
+    return subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_two_processes_share_one_download(tmp_path, host):
+    children = [start_child(tmp_path, host("slow")) for _ in range(2)]
+    for child in children:
+        _, said = child.communicate(timeout=60)
+        assert child.returncode == 0, said
+    assert_whole(tmp_path)
+    assert host.downloads == [("/slow", 0)]
+
+
+def test_a_killed_download_goes_on_where_it_was(tmp_path, host, mirrors):
+    child = start_child(tmp_path, host("slow"))
+    part = tmp_path / "cifar-10-python.tar.gz.part"
+    while not (part.exists() and part.stat().st_size > 20_000):
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert_absent(tmp_path)
+    have = part.stat().st_size
+
+    mirrors("good")
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+    assert host.downloads[1:] == [("/good", have)]
+
+
+@pytest.mark.parametrize(("source", "limit"), [("host", 100_000), ("archive", 20_000)], ids=["download", "unpacking"])
+def test_a_full_disk_is_a_clear_error(tmp_path, host, source, limit):
+    local = tmp_path / "local.tar.gz"
+    local.write_bytes(ARCHIVE)
+    folder = tmp_path / "data"
+    child = start_child(
+        folder,
+        host("good") if source == "host" else local,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert f"the disk of {folder} is full" in said
+    assert "Traceback" not in said
+    assert_absent(folder)
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path, mirrors):
+    (tmp_path / "file").write_text("in the way")
+    mirrors("good")
+    with pytest.raises(DownloadError, match=r"Not a directory|File exists"):
+        fetch_cifar10(tmp_path / "file")
+
+
+# --- no host at all ---
+
+
+def test_offline_it_fails_once_and_is_not_tried_again_for_a_while(tmp_path, mirrors, host, monkeypatch):
+    mirrors("missing")
+    with pytest.raises(DownloadError):
+        fetch_cifar10(tmp_path, retry=False)
+    host.archives["missing"] = ARCHIVE
+    asked = []
+    monkeypatch.setattr(cifar10, "urlopen", lambda *args, **kwargs: asked.append(args))
+    with pytest.raises(DownloadError, match="404"):
+        fetch_cifar10(tmp_path, retry=False)
+    assert not asked
+
+
+def test_it_is_tried_again_when_asked_for_when_time_has_passed_or_elsewhere(tmp_path, mirrors, monkeypatch):
+    for change in ("asked for", "time has passed", "elsewhere"):
+        folder = tmp_path / change
+        mirrors("missing")
+        with pytest.raises(DownloadError):
+            fetch_cifar10(folder)
+        mirrors("missing" if change != "elsewhere" else "good")
+        monkeypatch.setattr(cifar10, "RETRY_AFTER", -1.0 if change == "time has passed" else 3600.0)
+        monkeypatch.setattr(cifar10, "_bring", lambda sources, folder: folder)
+        assert fetch_cifar10(folder, retry=change == "asked for") == folder
+        assert not (folder / ".last-failure.json").exists()
+        monkeypatch.undo()
+        monkeypatch.setattr(cifar10, "MD5", MD5)
+        monkeypatch.setattr(cifar10, "PATIENCE", 0.5)
+
+
+def test_hosts_that_do_not_answer_cost_one_wait_for_all(tmp_path, mirrors):
+    mirrors(*["silent"] * 5)
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=r"silent|timed out"):
+        fetch_cifar10(tmp_path)
+    assert time.monotonic() - start < 2.5 * cifar10.PATIENCE
+
+
+# --- from this machine ---
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_local_archive_serves(tmp_path, monkeypatch, form):
+    local = tmp_path / "with space.tar.gz"
+    local.write_bytes(ARCHIVE)
+    named = form.format(str(local).replace(" ", "%20") if "file" in form else local)
+    monkeypatch.setenv("CS231N_CIFAR10_URL", named)
+    fetch_cifar10(tmp_path / "data")
+    assert_whole(tmp_path / "data")
+    assert local.read_bytes() == ARCHIVE
+
+
+def test_a_local_archive_that_is_not_there_is_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("CS231N_CIFAR10_URL", str(tmp_path / "gone.tar.gz"))
+    with pytest.raises(DownloadError, match=r"from CS231N_CIFAR10_URL .* there is no archive .*gone\.tar\.gz"):
+        fetch_cifar10(tmp_path / "data")
+
+
+@pytest.mark.parametrize("where", ["data", "project"])
+def test_batches_in_the_data_folder_or_beside_it_are_used(tmp_path, where):
+    folder = tmp_path / "data"
+    place = (folder if where == "data" else tmp_path) / FOLDER
+    place.mkdir(parents=True)
+    for name, content in FILES.items():
+        (place / name).write_bytes(content)
+    assert fetch_cifar10(folder) == place
+
+
+@pytest.mark.parametrize("harm", ["file missing", "file truncated", "bit flipped", "folder empty"])
+def test_a_folder_that_exists_is_not_taken_for_a_complete_download(tmp_path, mirrors, caplog, harm):
+    mirrors("good")
+    place = fetch_cifar10(tmp_path)
+    batch = place / "data_batch_2"
+    if harm == "file truncated":
+        batch.write_bytes(batch.read_bytes()[:-1])
+    elif harm == "bit flipped":
+        batch.write_bytes(bytes([batch.read_bytes()[0] ^ 1]) + batch.read_bytes()[1:])
+    else:
+        for path in [batch] if harm == "file missing" else place.iterdir():
+            path.unlink()
+    assert find_cifar10(tmp_path) is None
+    fetch_cifar10(tmp_path)
+    assert_whole(tmp_path)
+    assert "incomplete or damaged" in caplog.text
+
+
+# --- malice ---
+
+
+def member(name, kind=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info, b"evil" if kind == tarfile.REGTYPE else b""
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        [member("/tmp/cs231n-evil")],
+        [member("../evil")],
+        [member(f"{FOLDER}/../../evil")],
+        [member(f"{FOLDER}/../evil/data_batch_1")],
+        [member("link", tarfile.SYMTYPE, "/tmp"), member("link/cs231n-evil")],
+        [member(f"{FOLDER}/sub", tarfile.SYMTYPE, ".."), member(f"{FOLDER}/sub/evil")],
+        [member(FOLDER, tarfile.SYMTYPE, "..")],
+        [member(f"{FOLDER}/data_batch_1", tarfile.SYMTYPE, "/etc/passwd")],
+        [member(f"{FOLDER}/data_batch_1", tarfile.LNKTYPE, "/etc/passwd")],
+        [member(f"{FOLDER}/data_batch_1", tarfile.CHRTYPE)],
+        [member(f"{FOLDER}/data_batch_1", tarfile.FIFOTYPE)],
+    ],
+)
+def test_nothing_in_an_archive_escapes_its_folder(tmp_path, monkeypatch, evil):
+    (tmp_path / "local.tar.gz").write_bytes(archive(FILES, *evil))
+    monkeypatch.setenv("CS231N_CIFAR10_URL", str(tmp_path / "local.tar.gz"))
+    fetch_cifar10(tmp_path / "data")
+    assert_whole(tmp_path / "data")
+    assert {path.name for path in tmp_path.iterdir()} == {"local.tar.gz", "data"}
+    assert not os.path.exists("/tmp/cs231n-evil")
+
+
+def test_a_link_in_a_batchs_place_is_not_followed(tmp_path, monkeypatch):
+    files = {name: content for name, content in FILES.items() if name != "data_batch_1"}
+    local = tmp_path / "local.tar.gz"
+    local.write_bytes(archive(files, member(f"{FOLDER}/data_batch_1", tarfile.SYMTYPE, "data_batch_2")))
+    monkeypatch.setenv("CS231N_CIFAR10_URL", str(local))
+    with pytest.raises(DownloadError, match="lacks data_batch_1"):
+        fetch_cifar10(tmp_path / "data")
+    assert_absent(tmp_path / "data")
+
+
+def test_a_file_too_large_to_belong_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "LARGEST_FILE", 29_999)
+    (tmp_path / "local.tar.gz").write_bytes(ARCHIVE)
+    monkeypatch.setenv("CS231N_CIFAR10_URL", str(tmp_path / "local.tar.gz"))
+    with pytest.raises(DownloadError, match="lacks data_batch_1"):
+        fetch_cifar10(tmp_path / "data")
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch evil-was-here",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch, protocol):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "batch").write_bytes(pickle.dumps({"data": Evil()}, protocol))
+    with pytest.raises(pickle.UnpicklingError, match=r"system does not belong in a batch of CIFAR-10"):
+        cifar10._read_batch(tmp_path / "batch")
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_a_nested_name_is_refused(tmp_path):
+    (tmp_path / "batch").write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x0bdtype.mro.x\x93.")
+    with pytest.raises(pickle.UnpicklingError, match="does not belong"):
+        cifar10._read_batch(tmp_path / "batch")
+
+
+# --- reading ---
+
+
+def python_2_batch(pixels, labels):
+    """A batch as Python 2 pickled it."""
+
+    def text(string):
+        return b"U" + bytes([len(string)]) + string
+
+    data = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R"
+    dtype += b"(K\x03" + text(b"|") + b"NNN" + 2 * b"J\xff\xff\xff\xff" + b"K\x00tb"
+    rows = len(pixels).to_bytes(4, "little")
+    data += b"(K\x01J" + rows + b"M\x00\x0c\x86" + dtype + b"\x89T" + pixels.nbytes.to_bytes(4, "little")
+    data += pixels.tobytes() + b"tb"
+    listed = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
+    return b"\x80\x02}(" + text(b"data") + data + text(b"labels") + listed + b"u."
+
+
+def test_a_batch_is_read_into_channels_rows_and_columns(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3072)).astype(np.uint8)
+    (tmp_path / "batch").write_bytes(python_2_batch(pixels, [7, 0, 9]))
+    x, y = cifar10._read_batch(tmp_path / "batch")
+    assert x.dtype == np.uint8
+    assert np.array_equal(x, pixels.reshape(3, 3, 32, 32))
+    assert y == [7, 0, 9]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """In place of CIFAR-10: images whose pixels and labels tell their own position."""
+
+    def numbered(n):
+        x = np.arange(n, dtype=np.uint32).view(np.uint8).reshape(n, 4)[:, :3]
+        return np.broadcast_to(x[:, :, None, None], (n, 3, 32, 32)), np.arange(n)
+
+    monkeypatch.setattr(cifar10, "fetch_cifar10", lambda folder, retry: folder)
+    monkeypatch.setattr(cifar10, "read_cifar10", lambda folder: (*numbered(50000), *numbered(10000)))
+
+
+def test_the_split_is_the_courses(counted):
+    data = get_cifar10_data()
+    assert np.array_equal(data["y_train"], np.arange(49000))
+    assert np.array_equal(data["y_val"], np.arange(49000, 50000))
+    assert np.array_equal(data["y_test"], np.arange(1000))
+    assert data["name"] == "CIFAR-10"
+    for split, n in (("train", 49000), ("val", 1000), ("test", 1000)):
+        X = data[f"X_{split}"]
+        assert (X.shape, X.dtype) == ((n, 3, 32, 32), np.float32)
+        pixels = np.rint(X[:, :, 0, 0] + data["mean_image"][:, 0, 0]).astype(np.int64)
+        assert np.array_equal(pixels @ [1, 256, 65536], data[f"y_{split}"])
+
+
+def test_the_mean_is_that_of_the_training_images_alone(counted):
+    raw = get_cifar10_data(100, 50, 20, subtract_mean=False)
+    assert not raw["mean_image"].any()
+    data = get_cifar10_data(100, 50, 20)
+    assert np.array_equal(data["mean_image"], raw["X_train"].mean(axis=0, dtype=np.float64).astype(np.float32))
+    for split in ("X_train", "X_val", "X_test"):
+        assert np.array_equal(data[split], raw[split] - data["mean_image"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"num_training": 0}, "num_training: wanted a whole number from 1 to 50000, got 0"),
+        ({"num_training": 49500}, "num_validation: wanted a whole number from 0 to 500, got 1000"),
+        ({"num_test": 10001}, "num_test: wanted a whole number from 0 to 10000, got 10001"),
+        ({"num_training": 4.9e4}, "num_training: wanted a whole number from 1 to 50000, got 49000.0"),
+    ],
+)
+def test_counts_that_the_data_cannot_meet_are_refused(counted, counts, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        get_cifar10_data(**counts)
+
+
+def test_the_stand_in_says_loudly_and_once_that_it_is_not_cifar10(tmp_path, monkeypatch, caplog):
+    x, y = np.zeros((50000, 1, 1, 1), np.uint8), np.zeros(50000, np.int64)
+    monkeypatch.setattr(shapes10, "load", lambda folder: (x, y, x[:10000], y[:10000]))
+    monkeypatch.setenv("CS231N_CIFAR10_URL", str(tmp_path / "gone.tar.gz"))
+    utils._announce_stand_in.cache_clear()
+    for _ in range(2):
+        data = get_cifar10_data(data_dir=tmp_path)
+        assert data["name"] == "Shapes10"
+        assert data["class_names"] == shapes10.CLASS_NAMES
+    assert caplog.text.count("NOT CIFAR-10") == 1
+
+
+# --- where, and the command line ---
+
+
+def test_the_data_folder_is_named_by_the_environment_or_is_the_projects(monkeypatch, tmp_path):
+    monkeypatch.setenv("CS231N_DATA_DIR", str(tmp_path))
+    assert cifar10.data_dir() == tmp_path
+    monkeypatch.delenv("CS231N_DATA_DIR")
+    assert cifar10.data_dir().parts[-1] == "data"
+    monkeypatch.setattr(cifar10, "__file__", str(tmp_path / "site-packages" / "cs231n" / "cifar10.py"))
+    assert cifar10.data_dir().parts[-2:] == (".cache", "cs231n")
+
+
+def test_the_command_line_brings_the_data(tmp_path, mirrors):
+    mirrors("good")
+    assert cifar10.main(["--data-dir", str(tmp_path)]) == 0
+    assert_whole(tmp_path)
+
+
+def test_the_command_line_fails_where_there_is_none(tmp_path, mirrors, caplog):
+    mirrors("missing")
+    assert cifar10.main(["--data-dir", str(tmp_path)]) == 1
+    assert "404" in caplog.text
+
+
+def test_the_command_line_draws_the_stand_in_on_request(tmp_path, mirrors, monkeypatch, caplog):
+    drawn = []
+    monkeypatch.setattr(shapes10, "load", drawn.append)
+    mirrors("missing")
+    assert cifar10.main(["--or-stand-in", "--data-dir", str(tmp_path)]) == 0
+    assert drawn == [str(tmp_path)]
+    assert "NOT CIFAR-10" in caplog.text
+
+
+# --- the real thing ---
+
+
+@pytest.mark.real_data
+def test_the_real_cifar10_is_read_as_published():
+    place = find_cifar10()
+    x_train, y_train, _, y_test = cifar10.read_cifar10(place)
+    assert (x_train.shape, y_train.shape) == ((50000, 3, 32, 32), (50000,))
+    assert np.array_equal(np.bincount(y_train), [5000] * 10)
+    assert np.array_equal(np.bincount(y_test), [1000] * 10)
+    assert y_train[:5].tolist() == [6, 9, 9, 4, 1]
+    # The channels' means over the training set, as everybody quotes them.
+    assert np.allclose(x_train.mean(axis=(0, 2, 3)) / 255, [0.4914, 0.4822, 0.4465], atol=5e-5)
+    meta = (place / "batches.meta").read_bytes()
+    assert all(name.encode() in meta for name in cifar10.CLASS_NAMES)
+
+
+@pytest.mark.real_data
+def test_the_real_cifar10_loads_below_a_gibibyte():
+    code = "import resource; from cs231n import get_cifar10_data; assert get_cifar10_data()['name'] == 'CIFAR-10';"
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kibibytes = int(done.stdout) / (1024 if sys.platform == "darwin" else 1)
+    assert kibibytes < 1 << 20
+
+
+@pytest.mark.real_data
+def test_torchvision_reads_the_same_images():
+    import warnings
+
+    from cs231n.pytorch_vision import torchvision
+
+    place = find_cifar10()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its plain pickle and NumPy 2.4 do not agree
+        peer = torchvision.datasets.CIFAR10(place.parent, train=False)
+    _, _, x_test, y_test = cifar10.read_cifar10(place)
+    assert np.array_equal(peer.data.transpose(0, 3, 1, 2), x_test)
+    assert peer.targets == y_test.tolist()
+
+
+def test_hosts_with_the_same_fault_are_named_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "MIRRORS", ("https://one.invalid/x", "https://two.invalid/x"))
+    with pytest.raises(DownloadError, match=r": one\.invalid, two\.invalid: [^;<>]*\. Once"):
+        fetch_cifar10(tmp_path)
+
+
+def test_the_failure_note_is_plain_json(tmp_path, mirrors):
+    mirrors("missing")
+    with pytest.raises(DownloadError) as raised:
+        fetch_cifar10(tmp_path)
+    note = json.loads((tmp_path / ".last-failure.json").read_text())
+    assert note == {"sources": list(cifar10.MIRRORS), "message": str(raised.value)}
+    (tmp_path / ".last-failure.json").write_text("{")
+    with pytest.raises(DownloadError):
+        fetch_cifar10(tmp_path, retry=False)
