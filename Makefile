@@ -10,15 +10,15 @@ FIRST := notebooks/01_fully_connected_nets.ipynb
 unexport MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help install lab get-data test notebooks bench lint clean
+.PHONY: help install lab get-data test notebooks bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. Each target first sets up .venv, once.'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'PYTHON=python3.12 names the Python (3.11 to 3.13) that .venv is made with. LAB_ARGS, TEST_ARGS and BENCH_ARGS'
-	@echo 'go to JupyterLab and to pytest, as in: make lab LAB_ARGS="--port=9999"'
+	@echo 'PYTHON=python3.12 names the Python (3.11 to 3.13) that .venv is made with. LAB_ARGS, TEST_ARGS, BENCH_ARGS'
+	@echo 'and TRAIN_ARGS go to the program behind the target, as in: make lab LAB_ARGS="--port=9999"'
 
 install: $(SET_UP) ## set up .venv alone: the pinned packages, and this one, editable
 
@@ -45,6 +45,9 @@ notebooks: $(SET_UP) ## execute every notebook afresh, in place, and keep the ou
 
 bench: $(SET_UP) ## measure speed, beside PyTorch on the same threads
 	@$(VENV_PYTHON) -m pytest tests/benchmarks --benchmark-only $(BENCH_ARGS)
+
+train: $(SET_UP) ## train the PyTorch ResNet on CIFAR-10, on a GPU where there is one
+	@$(VENV_PYTHON) -m cs231n.pytorch_cifar10 $(TRAIN_ARGS)
 
 lint: $(SET_UP) ## check the style and the format of code and notebooks
 	@$(VENV_PYTHON) -m ruff check . || failed=1; \
@@ -83,10 +86,10 @@ $(SET_UP): pyproject.toml constraints.txt
 	  stop "$(PYTHON) could not make .venv: $$(echo "$$said" | tail -n 1)"
 	@rm -rf .venv/lib/python3*/site-packages/~*
 	@for info in .venv/lib/python3*/site-packages/*.dist-info; do [ -f "$$info/RECORD" ] || rm -rf "$$info"; done
-	@echo 'Installing the packages of constraints.txt into .venv (several minutes the first time)'
-	@pip() { $(VENV_PYTHON) -m pip install --disable-pip-version-check --constraint constraints.txt "$$@" 2>>.venv/install.log; }; \
+	@echo 'Installing the packages of constraints.txt into .venv: several minutes; .venv/install.log tells how far it is'
+	@pip() { $(VENV_PYTHON) -m pip install --disable-pip-version-check --constraint constraints.txt "$$@" >>.venv/install.log 2>&1; }; \
 	: >.venv/install.log; \
-	pip --quiet setuptools && pip --no-build-isolation --editable '.[all]' || { \
+	pip setuptools && pip --no-build-isolation --editable '.[all]' || { \
 	  why=$$(sed -n 's/^ *ERROR: //p' .venv/install.log | tail -n 1); \
 	  echo "make: pip failed: $${why:-$$(tail -n 1 .venv/install.log)} (all of it: .venv/install.log; make goes on from here)" >&2; \
 	  exit 1; }
