@@ -22,7 +22,10 @@ def batchnorm_forward(x, gamma, beta, bn_param):
     Source: Ioffe and Szegedy, Batch normalization, ICML 2015, algorithm 1.
     """
     _check_shapes(x, gamma, beta)
-    mode, eps, momentum = bn_param["mode"], float(bn_param.get("eps", 1e-5)), float(bn_param.get("momentum", 0.9))
+    for name in ("running_mean", "running_var"):
+        if name in bn_param and bn_param[name].shape != gamma.shape:
+            raise ValueError(f"bn_param[{name!r}]: wanted shape {gamma.shape}, got {bn_param[name].shape}")
+    mode, eps, momentum = bn_param.get("mode"), float(bn_param.get("eps", 1e-5)), float(bn_param.get("momentum", 0.9))
     if mode == "train":
         xhat, mu, var, std = _standardize(x, eps, axis=0)
         for name, batch in (("running_mean", mu[0]), ("running_var", var[0])):

@@ -16,8 +16,8 @@ def dropout_forward(x, dropout_param):
     Raises ValueError for a p or a mode that is neither.
     Source: Srivastava et al., Dropout, JMLR 15, 2014, section 10 (the inverted form).
     """
-    mode, p = dropout_param["mode"], float(dropout_param["p"])
-    if not 0 < p <= 1:
+    mode, p = dropout_param.get("mode"), dropout_param.get("p")
+    if p is None or not 0 < p <= 1:
         raise ValueError(f"dropout_param['p']: wanted a probability of keeping, 0 < p <= 1, got {p}")
     if mode == "test":
         return x, None

@@ -102,7 +102,7 @@ class FullyConnectedNet:
         scores, caches = self._forward(np.asarray(X, self.dtype), "test" if y is None else "train")
         if y is None:
             return scores
-        loss, dscores = softmax_loss(scores, y)
+        loss, dscores = softmax_loss(scores, np.asarray(y))
         grads = self._backward(dscores, caches)
         if self.reg:
             for i in range(1, self.num_layers + 1):

@@ -4,7 +4,7 @@ config holds the rule's settings and its state; what is absent takes its default
 step.  State is updated in place, w and dw are not.  Large arrays are walked in blocks that fit into a core's cache: an
 update makes a dozen passes over its numbers, and only the first of them then waits for memory.
 
-Raises ValueError for a w and dw of different shapes, and for a config key that the rule does not know.
+Raises ValueError for a w, dw and state of different shapes, and for a config key that the rule does not know.
 """
 
 import numpy as np
@@ -97,6 +97,8 @@ def _with_defaults(config, w, dw, **defaults):
         if default is None:
             state = config.get(name)
             config[name] = np.zeros(w.shape, w.dtype) if state is None else np.require(state, w.dtype, "CW")
+            if config[name].shape != w.shape:
+                raise ValueError(f"config[{name!r}]: wanted the shape of w, {w.shape}, got {config[name].shape}")
         else:
             config.setdefault(name, default)
     return config

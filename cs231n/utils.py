@@ -1,6 +1,7 @@
 """CIFAR-10 as the nets take it, and gradient checks."""
 
 import copy
+import functools
 import inspect
 import logging
 import numbers
@@ -27,7 +28,7 @@ def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, sub
     check_count("num_training", num_training, 1, 50000)
     check_count("num_validation", num_validation, 0, 50000 - num_training)
     check_count("num_test", num_test, 0, 10000)
-    name, class_names, (x_train, y_train, x_test, y_test) = _read_images(data_dir)
+    name, class_names, (x_train, y_train, x_test, y_test) = read_images(data_dir)
 
     train, val = slice(num_training), slice(num_training, num_training + num_validation)
     data = {
@@ -56,16 +57,26 @@ def check_count(name, count, least, most=None):
     return int(count)
 
 
-def _read_images(data_dir):
-    """Name, class names, and uint8 images and labels of CIFAR-10, or of its stand-in where it is not to be had."""
+def read_images(data_dir=None):
+    """CIFAR-10 as it was published, or its stand-in where it is not to be had, which a warning then says.
+
+    Returns the data set's name, its class_names, and (x_train, y_train, x_test, y_test): images (N, 3, 32, 32) uint8
+    and labels (N,) int64, 50,000 to train on and 10,000 to test on.  data_dir: as in `get_cifar10_data`.
+    """
     from cs231n import cifar10, shapes10
 
     try:
         folder = cifar10.fetch_cifar10(data_dir, retry=False)
     except cifar10.DownloadError as error:
-        logger.warning("NOT CIFAR-10: the drawn stand-in Shapes10 is used in its place. %s", error)
+        _announce_stand_in(str(error))
         return "Shapes10", shapes10.CLASS_NAMES, shapes10.load(data_dir or cifar10.data_dir())
     return "CIFAR-10", cifar10.CLASS_NAMES, cifar10.read_cifar10(folder)
+
+
+@functools.cache
+def _announce_stand_in(reason):
+    """Say loudly, and once in a process, that the data is not CIFAR-10."""
+    logger.warning("NOT CIFAR-10: the drawn stand-in Shapes10 is used in its place. %s", reason)
 
 
 def rel_error(x, y, floor=1e-8):
@@ -74,7 +85,8 @@ def rel_error(x, y, floor=1e-8):
     It is taken over the whole array: entry by entry, rounding on an entry that is truly 0 would read as an error of 1.
     floor does the same for an array that is truly 0 throughout.
     """
-    return float(np.max(np.abs(x - y)) / max(np.max(np.abs(x)), np.max(np.abs(y)), floor))
+    difference, magnitude = np.max(np.abs(x - y)), max(np.max(np.abs(x)), np.max(np.abs(y)), floor)
+    return float(difference) / float(magnitude)  # Python's inf / inf is a NaN without a warning
 
 
 def eval_numerical_gradient(f, x, verbose=False, h=1e-5):
@@ -134,27 +146,31 @@ def check_layer(forward, backward, *args, tol=1e-7, h=1e-5, directions=None, see
 
     args: forward's arguments, float64 arrays first; a parameter dict may follow.  They are copied, not written to.
     tol, h, directions: as in `check_gradient`.  log: takes the one line that reports success.
+    The arrays that forward and backward are given are read-only: a layer that writes into x or dout is a ValueError.
     """
-    args = copy.deepcopy(args)
-    out, cache = forward(*args)
+    out, cache = forward(*_read_only(args))
     dout = np.random.default_rng(seed).standard_normal(out.shape)
-    grads = backward(dout, cache)
+    grads = backward(*_read_only([dout]), cache)
     grads = grads if isinstance(grads, tuple) else (grads,)
     layer = forward.__name__.removesuffix("_forward")
-    names = ["d" + name for name in inspect.signature(forward).parameters][: len(grads)]
+    args = copy.deepcopy(args)  # the numerical gradient moves these
+    arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
+    names = ["d" + name for name in inspect.signature(forward).parameters][: len(arrays)]
+    if len(grads) != len(arrays):
+        raise AssertionError(f"{layer}: wanted the gradients {', '.join(names)}, got {len(grads)} of them")
 
     def loss(_):
         return np.sum(forward(*args)[0] * dout)
 
-    for name, x, dx in zip(names, args, grads, strict=False):
+    for name, x, dx in zip(names, arrays, grads, strict=True):
         check_gradient(f"{layer}: {name}", loss, x, dx, tol, h, directions, seed)
     log(_passed(layer, names, tol))
 
 
 def check_loss(loss_function, x, y, tol=1e-7, h=1e-5, directions=None, log=print):
     """Assert that the dx of a loss such as `softmax_loss(x, y) -> loss, dx` is its gradient; as `check_layer`."""
+    _, dx = loss_function(*_read_only([x, y]))
     x = x.copy()
-    _, dx = loss_function(x, y)
     check_gradient(f"{loss_function.__name__}: dx", lambda _: loss_function(x, y)[0], x, dx, tol, h, directions)
     log(_passed(loss_function.__name__, ["dx"], tol))
 
@@ -183,6 +199,15 @@ def _difference(f, x, step):
         x[...] = original
 
 
+def _read_only(args):
+    """Copies of the arguments, the arrays among them read-only."""
+    copies = copy.deepcopy(args)
+    for arg in copies:
+        if isinstance(arg, np.ndarray):
+            arg.flags.writeable = False
+    return copies
+
+
 def _passed(checked, names, tol):
     return f"{checked}: gradient check passed for {', '.join(names)} (relative error below {tol:.0e})"
 
@@ -191,7 +216,8 @@ def _compare(name, dx, numerical, tol):
     _compare_shapes(name, dx, numerical)
     error = rel_error(dx, numerical, FLOOR)
     if not error < tol:
-        i = np.unravel_index(np.nanargmax(np.where(np.isnan(dx), np.inf, np.abs(dx - numerical))), dx.shape)
+        # argmax takes a NaN for the largest
+        i = np.unravel_index(np.argmax(np.abs(dx - numerical)), dx.shape)
         index = ", ".join(map(str, i))
         raise AssertionError(
             f"{name}[{index}] is {dx[i]:.9g}, but the numerical gradient gives {numerical[i]:.9g} "

@@ -1,0 +1,19 @@
+"""What the tests of the NumPy core share."""
+
+import pytest
+from hypothesis import settings
+
+# The same examples at every run, here and in CI, and no deadline on a busy machine.
+settings.register_profile("cs231n", derandomize=True, deadline=None, max_examples=30)
+settings.load_profile("cs231n")
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """Torch on one thread: on arrays as small as these, threads cost more than they bring."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
