@@ -6,7 +6,8 @@ import numbers
 import os
 import signal
 import threading
-import zipfile
+import zlib
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,13 +25,16 @@ SETTINGS = ("update_rule", "lr_decay", "batch_size", "num_epochs", "num_train_sa
 SETTINGS += ("print_every", "checkpoint_every", "seed")
 PROGRESS = ("step", "loss_history", "train_acc_history", "val_acc_history", "best_val_acc")
 
+# An overflow in the net shows in the loss, which `_require_finite` reports; NumPy's warnings would only come before it.
+no_warnings = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
 
 class Solver:
     """Train a model by stochastic gradient descent.
 
     model: has params, a dict of arrays, and loss(X, y=None), which returns (loss, grads) with y and scores (N, C)
-    without.  If it has bn_params, their running statistics are kept with the parameters; if it has reseed, that is
-    called with a fresh seed before each step, for its dropout.
+    without.  If it has bn_params, a list of dicts, their running statistics are kept with the parameters; if it has
+    reseed, that is called with a fresh seed before each step, for its dropout.
     data: a dict with X_train (N, ...), y_train (N,), X_val and y_val; labels are integers from 0.
     update_rule: a rule of `cs231n.optim`: sgd, sgd_momentum, rmsprop or adam.  optim_config: its settings.
     lr_decay: the learning rate is multiplied by this after each epoch.
@@ -42,7 +46,7 @@ class Solver:
     print_every: steps between two updates of the loss in the progress bar.  verbose: False for no bar.
     checkpoint_name: a file (.npz is added) that is rewritten after each epoch, and after every checkpoint_every steps
     if that is given, from which `Solver.resume` goes on.  None: no file.
-    callback: called with the solver after each epoch; training stops if it returns True.
+    callback: called with the solver after each epoch, before the checkpoint; training stops if it returns True.
     seed: fixes the batches and the dropout masks (None: drawn from the system).
 
     After `train`, or Ctrl-C in it, model holds the parameters with the best validation accuracy.  loss_history has an
@@ -74,7 +78,7 @@ class Solver:
         self.model = model
         self.data = data
         self.update_rule = update_rule
-        self.lr_decay = float(lr_decay)
+        self.lr_decay = _check_number("lr_decay", lr_decay)
         self.batch_size = check_count("batch_size", batch_size, 1)
         self.num_epochs = check_count("num_epochs", num_epochs, 1)
         self.num_train_samples = _check_optional_count("num_train_samples", num_train_samples)
@@ -105,50 +109,61 @@ class Solver:
     def train(self):
         """Train until num_epochs are complete, going on from where the last call stopped.
 
-        Ctrl-C ends it after the step in hand (a second one at once).  However it ends, model then holds the best
-        parameters so far, and the next call goes on from the latest.  Raises FloatingPointError when the loss or a
-        parameter is no longer finite.
+        However it ends, model then holds the best parameters so far, and the next call goes on from the latest.
+        Ctrl-C ends it after the step in hand; a second one breaks that step off with KeyboardInterrupt, and only
+        `resume` then goes on exactly.  Raises FloatingPointError when the loss or a parameter is no longer finite.
         """
         if self.epoch >= self.num_epochs:
             logger.warning("Already trained for %d epochs; raise num_epochs to go on.", self.epoch)
-        if self._latest is not None:
+        with _ctrl_c_flag() as interrupted, self._latest_in_model(), self._progress_bar() as bar:
+            if not self.val_acc_history:
+                self._measure()
+                self.save()
+            stopped = False
+            while self.epoch < self.num_epochs and not stopped and not interrupted.is_set():
+                self._step()
+                epoch_is_over = self.step % self.steps_per_epoch == 0
+                stopped = epoch_is_over and self._end_epoch()
+                if epoch_is_over or (self.checkpoint_every and self.step % self.checkpoint_every == 0):
+                    self.save()
+                self._show(bar)
+        if interrupted.is_set():
+            self.save()
+            logger.warning("Stopped by Ctrl-C after step %d; the model holds its best so far.", self.step)
+
+    @no_warnings
+    def check_accuracy(self, X, y, num_samples=None, batch_size=500):
+        """The share of the examples X (N, ...) whose highest score is that of their label y (N,), between 0 and 1.
+
+        num_samples: measure on so many examples only, drawn at random for this epoch.  batch_size: examples at a time.
+        An example with a score that is not finite counts as wrong.  Raises ValueError where X or y do not fit.
+        """
+        if len(X) == 0 or np.shape(y) != (len(X),):
+            raise ValueError(f"wanted X (N, ...) and y (N,), N > 0, got X {np.shape(X)} and y {np.shape(y)}")
+        if num_samples is not None and num_samples < len(X):
+            chosen = self._rng(SAMPLE, self.epoch).choice(len(X), num_samples, replace=False)
+            X, y = X[chosen], y[chosen]
+        correct = 0
+        for i in range(0, len(X), batch_size):
+            scores = self.model.loss(X[i : i + batch_size])
+            right = scores.argmax(axis=1) == y[i : i + batch_size]
+            correct += int(np.sum(right & np.isfinite(scores).all(axis=1)))
+        return correct / len(X)
+
+    @contextmanager
+    def _latest_in_model(self):
+        """Put the latest parameters into the model and, in the end, the best, and the seed that it came with."""
+        if self._latest:
             _load_model_arrays(self.model, self._latest)
-        seed_before = self._reseed(None)
+        self._latest, seed_before = None, self._reseed(None)
         try:
-            with _ctrl_c_flag() as interrupted, self._progress_bar() as bar:
-                if not self.val_acc_history:
-                    self._measure()
-                    self.save()
-                stopped = False
-                while self.epoch < self.num_epochs and not stopped and not interrupted.is_set():
-                    self._step()
-                    stopped = self.step % self.steps_per_epoch == 0 and self._end_epoch()
-                    self._show(bar)
-                    if self.checkpoint_every and self.step % self.checkpoint_every == 0:
-                        self.save()
-                if interrupted.is_set():
-                    self.save()
-                    logger.warning("Stopped by Ctrl-C after step %d; the model holds its best so far.", self.step)
+            yield
         finally:
             self._latest = _model_arrays(self.model)
             _load_model_arrays(self.model, self._best or self._latest)
             self._reseed(seed_before)
 
-    def check_accuracy(self, X, y, num_samples=None, batch_size=500):
-        """The share of the examples X (N, ...) whose highest score is that of their label y (N,), between 0 and 1.
-
-        num_samples: measure on so many examples only, drawn at random for this epoch.  batch_size: examples at a time.
-        """
-        if num_samples is not None and num_samples < len(X):
-            chosen = self._rng(SAMPLE, self.epoch).choice(len(X), num_samples, replace=False)
-            X, y = X[chosen], y[chosen]
-        starts = range(0, len(X), batch_size)
-        correct = sum(
-            int(np.sum(self.model.loss(X[i : i + batch_size]).argmax(axis=1) == y[i : i + batch_size])) for i in starts
-        )
-        return correct / len(X)
-
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # _require_finite says it better
+    @no_warnings
     def _step(self):
         """Update the parameters on the next batch of the epoch's shuffle."""
         epoch, i = divmod(self.step, self.steps_per_epoch)
@@ -157,25 +172,24 @@ class Solver:
         batch = self._order[i * self.batch_size : (i + 1) * self.batch_size]
         self._reseed([self.seed, DROPOUT, self.step])
         loss, grads = self.model.loss(self.data["X_train"][batch], self.data["y_train"][batch])
-        self._require_finite("the loss", loss)
+        self._require_finite(f"the loss, {loss},", loss)
         for name, w in self.model.params.items():
             next_w, self.optim_configs[name] = RULES[self.update_rule](w, grads[name], self.optim_configs[name])
+            self._require_finite(name, next_w)
             self.model.params[name] = next_w
         self.loss_history.append(float(loss))
         self.step += 1
 
     def _end_epoch(self):
-        """Measure, decay the learning rate, save.  Returns whether the callback asks to stop."""
+        """Measure, decay the learning rate, call the callback.  Returns whether it asks to stop."""
         self._measure()
         for config in self.optim_configs.values():
             config["learning_rate"] *= self.lr_decay
-        self.save()
-        return self.callback is not None and self.callback(self) is True
+        answer = None if self.callback is None else self.callback(self)
+        return isinstance(answer, (bool, np.bool_)) and bool(answer)
 
     def _measure(self):
         """Enter the accuracies into the histories, and keep the parameters if they are the best so far."""
-        for name, w in self.model.params.items():
-            self._require_finite(f"the largest entry of {name}", np.abs(w).max())
         data = self.data
         self.train_acc_history.append(self.check_accuracy(data["X_train"], data["y_train"], self.num_train_samples))
         self.val_acc_history.append(self.check_accuracy(data["X_val"], data["y_val"], self.num_val_samples))
@@ -184,12 +198,12 @@ class Solver:
             self._best = _model_arrays(self.model)
 
     def _require_finite(self, what, value):
-        if np.isfinite(value):
+        if np.isfinite(value).all():
             return
         rate = next(iter(self.optim_configs.values()))["learning_rate"]
         kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was kept"
         raise FloatingPointError(
-            f"{what} is {value} at step {self.step + 1} (epoch {self.epoch + 1}) with learning rate {rate:g}: try a "
+            f"{what} is not finite at step {self.step + 1} (epoch {self.epoch + 1}) with learning rate {rate:g}: try a "
             f"smaller learning rate or smaller initial weights. The model holds its best parameters so far; {kept}."
         )
 
@@ -214,27 +228,15 @@ class Solver:
             bar.update(self.step - bar.n)
 
     def save(self):
-        """Write the checkpoint, if there is to be one.
-
-        The file is written beside the old one and then takes its place, so that a whole one stands there at any moment.
-        Raises OSError where it cannot be written.
-        """
+        """Write the checkpoint, if there is to be one.  Raises OSError where that fails; the old one then stays."""
         if self.checkpoint is None:
             return
-        meta = {name: getattr(self, name) for name in (*SETTINGS, *PROGRESS)}
-        meta |= {"format": 1, "num_training": len(self.data["X_train"]), "optim_configs": {}}
-        arrays = {f"model/{name}": array for name, array in _model_arrays(self.model).items()}
+        meta = {name: getattr(self, name) for name in (*SETTINGS, *PROGRESS)} | {"data": _fingerprint(self.data)}
+        arrays = {f"model/{name}": array for name, array in (self._latest or _model_arrays(self.model)).items()}
         arrays |= {f"best/{name}": array for name, array in (self._best or {}).items()}
         for param, config in self.optim_configs.items():
-            state = {name for name, value in config.items() if isinstance(value, np.ndarray)}
-            arrays |= {f"optim/{name}/{param}": config[name] for name in state}
-            meta["optim_configs"][param] = {name: config[name] for name in config.keys() - state}
-        beside = self.checkpoint.with_suffix(".tmp")
-        with open(beside, "wb") as file:
-            np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, self.checkpoint)
+            arrays |= {f"optim/{param}/{name}": np.asarray(value) for name, value in config.items()}
+        _write_checkpoint(self.checkpoint, meta, arrays)
 
     @classmethod
     def resume(cls, checkpoint_name, model, data, num_epochs=None, callback=None, verbose=True):
@@ -245,30 +247,28 @@ class Solver:
         """
         path = _checkpoint_path(checkpoint_name)
         meta, arrays = _read_checkpoint(path)
-        if meta["num_training"] != len(data["X_train"]):
-            raise ValueError(f"X_train: {path} was made with {meta['num_training']} images, got {len(data['X_train'])}")
         settings = {name: meta[name] for name in SETTINGS}
         if num_epochs is not None:
             settings["num_epochs"] = num_epochs
         solver = cls(model, data, **settings, checkpoint_name=path, callback=callback, verbose=verbose)
+        if (given := _fingerprint(data)) != meta["data"]:
+            raise ValueError(
+                f"data: {path} was made with other data, with the shapes and checksums {meta['data']}, got {given}"
+            )
         for name in PROGRESS:
             setattr(solver, name, meta[name])
         solver._latest, solver._best = _below("model/", arrays), _below("best/", arrays)
-        _load_model_arrays(model, solver._best)
-        solver.optim_configs = meta["optim_configs"]
-        for name, state in _below("optim/", arrays).items():
-            kind, param = name.split("/", 1)
-            solver.optim_configs[param][kind] = state
+        _check_fit(model, solver._latest, path)
+        _load_model_arrays(model, solver._best or solver._latest)
+        for key, value in _below("optim/", arrays).items():
+            param, name = key.rsplit("/", 1)
+            solver.optim_configs[param][name] = value if value.ndim else value.item()
         return solver
 
 
 def _with_learning_rate(update_rule, optim_config):
     """optim_config as plain numbers, with the rule's own learning rate where it gives none."""
-    config = {}
-    for name, value in (optim_config or {}).items():
-        if not isinstance(value, numbers.Real):
-            raise ValueError(f"optim_config[{name!r}]: wanted a number, got {value!r}")
-        config[name] = float(value)
+    config = {name: _check_number(f"optim_config[{name!r}]", value) for name, value in (optim_config or {}).items()}
     _, filled = RULES[update_rule](np.zeros(1), np.zeros(1), dict(config))  # raises for a setting it does not know
     return {"learning_rate": filled["learning_rate"], **config}
 
@@ -277,8 +277,17 @@ def _check_optional_count(name, count):
     return None if count is None else check_count(name, count, 1)
 
 
+def _check_number(name, value):
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"{name}: wanted a number, got {value!r}")
+    return float(value)
+
+
+@no_warnings
 def _check_data(data, model):
     """Raise ValueError that says what is wrong with the data, and where, if the model cannot be trained on it."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"data: wanted a dict, got {type(data).__name__}")
     if missing := [key for key in ("X_train", "y_train", "X_val", "y_val") if key not in data]:
         raise ValueError(f"data: lacks {', '.join(missing)}; it has {', '.join(map(str, data))}")
     for split in ("train", "val"):
@@ -293,10 +302,18 @@ def _check_data(data, model):
             raise ValueError(f"X_{split}: wanted finite numbers, got {X[i]} at index {i}")
         if y.shape != X.shape[:1] or y.dtype.kind not in "iu":
             raise ValueError(f"y_{split}: wanted {len(X)} integer labels, got {y.dtype} of shape {y.shape}")
-        num_classes = model.loss(X[:1]).shape[1]  # raises if the examples do not fit the model
+        try:
+            num_classes = model.loss(X[:1]).shape[1]
+        except ValueError as error:
+            raise ValueError(f"X_{split}: does not fit the model: {error}") from error
         if y.min() < 0 or y.max() >= num_classes:
             i = int(np.argmax((y < 0) | (y >= num_classes)))
             raise ValueError(f"y_{split}: wanted labels from 0 to {num_classes - 1}, got {y[i]} at index {i}")
+
+
+def _fingerprint(data):
+    """What tells data from other data: the shapes of its examples, and checksums of its labels."""
+    return [[*data[f"X_{split}"].shape, zlib.crc32(data[f"y_{split}"].astype("<i8"))] for split in ("train", "val")]
 
 
 def _model_arrays(model):
@@ -308,15 +325,20 @@ def _model_arrays(model):
 
 
 def _load_model_arrays(model, arrays):
-    """Put back what `_model_arrays` copied.  Raises ValueError where the model has other parameters."""
-    for name, w in model.params.items():
-        saved = arrays.get(f"params/{name}")
-        if saved is None or saved.shape != w.shape or saved.dtype != w.dtype:
-            found = "is not in it" if saved is None else f"is {saved.dtype} {saved.shape} in it"
-            raise ValueError(f"model: does not fit the checkpoint; {name}, {w.dtype} {w.shape}, {found}")
-        model.params[name] = saved.copy()
+    """Put back what `_model_arrays` copied."""
+    for name in model.params:
+        model.params[name] = arrays[f"params/{name}"].copy()
     for i, bn_param in enumerate(getattr(model, "bn_params", [])):
         bn_param |= {name: v.copy() for name, v in _below(f"bn_params/{i}/", arrays).items()}
+
+
+def _check_fit(model, arrays, path):
+    """Raise ValueError unless a checkpoint's arrays are the model's, in name, dtype and shape."""
+    own = _model_arrays(model)
+    for name in own | arrays:
+        wanted, got = (f"{a[name].dtype} {a[name].shape}" if name in a else "absent" for a in (own, arrays))
+        if wanted != got:
+            raise ValueError(f"model: does not fit {path}; {name} is {wanted} in the model and {got} in the file")
 
 
 def _below(prefix, arrays):
@@ -325,23 +347,34 @@ def _below(prefix, arrays):
 
 def _checkpoint_path(name):
     path = Path(name)
-    path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
+def _write_checkpoint(path, meta, arrays):
+    """Write a file beside the old one, and put it in its place: at any moment a whole one stands there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    beside = path.with_suffix(".npz.tmp")
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, meta=np.array(json.dumps(meta | {"arrays": list(arrays)})), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _read_checkpoint(path):
-    """The settings and the arrays of a checkpoint; nothing in the file is executed."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        meta = json.loads(str(arrays.pop("meta")))
-        if meta["format"] != 1:
-            raise ValueError(f"format {meta['format']}")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no checkpoint at {path}; give Solver a checkpoint_name to have one written") from None
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a whole checkpoint of this Solver ({error})") from error
+    """What `_write_checkpoint` wrote: meta and arrays.  Nothing in the file is executed."""
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as npz:
+                arrays = dict(npz)
+            meta = json.loads(str(arrays.pop("meta")))
+            if arrays.keys() != set(meta["arrays"]):
+                raise ValueError("it lacks arrays")
+        except Exception as error:  # what a damaged zip file raises has no type in common
+            raise ValueError(f"{path} is not a whole checkpoint of this Solver ({error})") from error
     return meta, arrays
 
 
