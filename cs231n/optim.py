@@ -1,11 +1,14 @@
 """Update rules: each takes parameters w, the loss's gradient dw and a config, and returns the next w and the config.
 
 config holds the rule's settings and its state; what is absent takes its default, so that None will do for the first
-step.  State is updated in place, w and dw are not.  Large arrays are walked in blocks that fit into a core's cache: an
-update makes a dozen passes over its numbers, and only the first of them then waits for memory.
+step.  State is updated in place, w and dw are not.  Large arrays are walked in blocks that fit into a core's cache, and
+what is computed on the way lies where the next w shall stand: an update makes a dozen passes over its numbers, and
+only the first of them then waits for memory.
 
 Raises ValueError for a w, dw and state of different shapes, and for a config key that the rule does not know.
 """
+
+import math
 
 import numpy as np
 
@@ -21,7 +24,8 @@ def sgd(w, dw, config=None):
     lr = float(config["learning_rate"])
     next_w = np.empty_like(w, order="C")
     for wi, dwi, out in _blocks(w, dw, next_w):
-        out[:] = wi - lr * dwi
+        np.multiply(dwi, -lr, out=out)
+        out += wi
     return next_w, config
 
 
@@ -36,8 +40,8 @@ def sgd_momentum(w, dw, config=None):
     next_w = np.empty_like(w, order="C")
     for wi, dwi, v, out in _blocks(w, dw, config["velocity"], next_w):
         v *= momentum
-        v -= lr * dwi
-        out[:] = wi + v
+        v -= np.multiply(dwi, lr, out=out)
+        np.add(wi, v, out=out)
     return next_w, config
 
 
@@ -54,8 +58,14 @@ def rmsprop(w, dw, config=None):
     next_w = np.empty_like(w, order="C")
     for wi, dwi, cache, out in _blocks(w, dw, config["cache"], next_w):
         cache *= decay
-        cache += (1 - decay) * (dwi * dwi)
-        out[:] = wi - lr * dwi / (np.sqrt(cache) + eps)
+        np.multiply(dwi, dwi, out=out)
+        out *= 1 - decay
+        cache += out
+        np.sqrt(cache, out=out)
+        out += eps
+        np.divide(dwi, out, out=out)
+        out *= -lr
+        out += wi
     return next_w, config
 
 
@@ -64,6 +74,7 @@ def adam(w, dw, config=None):
 
     t <- t + 1, m <- beta1 * m + (1 - beta1) * dw, v <- beta2 * v + (1 - beta2) * dw^2,
     w <- w - learning_rate * mhat / (sqrt(vhat) + epsilon), mhat = m / (1 - beta1^t), vhat = v / (1 - beta2^t).
+    The two corrections are numbers, and are taken out of the fraction: one pass less (the paper, end of section 2).
     w and dw: any one shape.  config: learning_rate (1e-3), beta1 (0.9), beta2 (0.999), epsilon (1e-8); m, v, t (0).
     Returns the next w and config.  Source: Kingma and Ba, Adam, ICLR 2015, algorithm 1.
     """
@@ -72,14 +83,20 @@ def adam(w, dw, config=None):
     lr, eps = float(config["learning_rate"]), float(config["epsilon"])
     beta1, beta2 = float(config["beta1"]), float(config["beta2"])
     config["t"] += 1
-    correct1, correct2 = 1 - beta1 ** config["t"], 1 - beta2 ** config["t"]
+    correct1, correct2 = 1 - beta1 ** config["t"], math.sqrt(1 - beta2 ** config["t"])
     next_w = np.empty_like(w, order="C")
     for wi, dwi, m, v, out in _blocks(w, dw, config["m"], config["v"], next_w):
         m *= beta1
-        m += (1 - beta1) * dwi
+        m += np.multiply(dwi, 1 - beta1, out=out)
         v *= beta2
-        v += (1 - beta2) * (dwi * dwi)
-        out[:] = wi - (lr / correct1) * m / (np.sqrt(v / correct2) + eps)
+        np.multiply(dwi, dwi, out=out)
+        out *= 1 - beta2
+        v += out
+        np.sqrt(v, out=out)
+        out += eps * correct2
+        np.divide(m, out, out=out)
+        out *= -lr * correct2 / correct1
+        out += wi
     return next_w, config
 
 
