@@ -1,0 +1,38 @@
+"""Threads shared fairly, and a table of ratios under the report of pytest-benchmark."""
+
+import platform
+
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
+
+THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """NumPy's BLAS and torch run on as many threads as each other."""
+    with threadpool_limits(THREADS, user_api="blas"):
+        yield
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """For each group: the median time of ours and of torch, their ratio, and the floor, which no program can pass."""
+    groups = {}
+    for benchmark in config._benchmarksession.benchmarks:
+        groups.setdefault(benchmark.group, {})[benchmark.params["side"]] = 1e3 * benchmark.stats.median
+    blas = ", ".join(sorted({info["internal_api"] for info in threadpool_info() if info["user_api"] == "blas"}))
+    write = terminalreporter.write_line
+    terminalreporter.section(f"medians in ms, {THREADS} threads, float32")
+    write(f"Python {platform.python_version()}, NumPy {np.__version__} ({blas}), torch {torch.__version__}\n")
+    write(f"{'':44}{'ours':>9}{'torch':>9}{'ratio':>8}{'floor':>9}{'reached':>9}")
+    ratios = []
+    for group, ms in groups.items():
+        if not {"ours", "torch"} <= ms.keys():
+            continue
+        ratios.append(ms["ours"] / ms["torch"])
+        line = f"{group:44}{ms['ours']:9.2f}{ms['torch']:9.2f}{ratios[-1]:8.2f}"
+        write(line + (f"{ms['floor']:9.2f}{ms['floor'] / ms['ours']:9.0%}" if "floor" in ms else ""))
+    if ratios:
+        write(f"{'geometric mean':44}{'':18}{np.exp(np.mean(np.log(ratios))):8.2f}")
