@@ -30,28 +30,29 @@ def figure(rows=1, cols=1, data=None, width=None, height=None, title=None):
     return fig, axes
 
 
-def curves(ax, lines, x=None, xlabel=None, ylabel=None, title=None):
-    """Draw lines, a dict from label to values, over x (None: 0, 1, 2, ...) with a legend where there are several."""
+def curves(ax, lines, x=None, xlabel=None, ylabel=None, title=None, legend=True):
+    """Draw lines, a dict from label to values, over x (None: 0, 1, 2, ...), and a legend where there are several."""
     for (label, values), color, dash in zip(lines.items(), cycle(COLORS), cycle(DASHES), strict=False):
         ax.plot(np.arange(len(values)) if x is None else x, values, dash, color=color, label=label, linewidth=1.8)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
-    if len(lines) > 1:
+    if legend and len(lines) > 1:
         ax.legend(frameon=False)
     return ax
 
 
 def training(solvers, data, title=None):
-    """The loss and the accuracies of solvers, a dict from label to Solver, each in a panel."""
-    fig, (loss, train, val) = figure(1, 3, data, title=title)
-    curves(loss, {label: smooth(s.loss_history) for label, s in solvers.items()}, None, "step", "loss, smoothed")
+    """The loss and the accuracies of solvers, a dict from label to Solver, each in a panel, over one legend."""
+    fig, (loss, train, val) = figure(1, 3, data, width=3.3, height=2.8, title=title)
+    losses = {label: smooth(s.loss_history) for label, s in solvers.items()}
+    curves(loss, losses, None, "step", "loss, smoothed", legend=False)
     for ax, name in ((train, "train_acc_history"), (val, "val_acc_history")):
         accuracies = {label: 100 * np.array(getattr(s, name)) for label, s in solvers.items()}
-        curves(ax, accuracies, None, "epoch", f"{name.split('_')[0]} accuracy (%)")
+        curves(ax, accuracies, None, "epoch", f"{name.split('_')[0]} accuracy (%)", legend=False)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in (train, val):
-        ax.sharey(train)
+    val.sharey(train)
+    fig.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=len(solvers), frameon=False)
     return fig
 
 

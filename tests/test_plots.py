@@ -1,0 +1,134 @@
+"""What the notebooks draw: the right numbers, in colours and dashes that differ, and honest about the stand-in."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from cs231n import plots
+
+CIFAR, STAND_IN = {"name": "CIFAR-10"}, {"name": "Shapes10"}
+NOTE = "(drawn from the stand-in Shapes10, not from CIFAR-10)"
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def data(name="CIFAR-10"):
+    X = np.zeros((20, 3, 32, 32), np.float32)
+    y = np.arange(20) % 10
+    return {"name": name, "X_train": X, "y_train": y, "mean_image": X[0], "class_names": tuple("abcdefghij")}
+
+
+def title(fig):
+    return fig.get_suptitle()
+
+
+def solver():
+    return SimpleNamespace(loss_history=[2.0, 1.0], train_acc_history=[0.1, 0.5], val_acc_history=[0.2, 0.4])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda d: plots.figure(data=d)[0],
+        lambda d: plots.training({"sgd": solver()}, d),
+        lambda d: plots.images(np.zeros((2, 3, 4, 4)), None, d),
+        plots.samples,
+        lambda d: plots.filters(np.ones((2, 3, 4, 4)), d),
+        lambda d: plots.confusion(np.arange(10), np.arange(10), d),
+    ],
+    ids=["figure", "training", "images", "samples", "filters", "confusion"],
+)
+def test_every_figure_drawn_from_the_stand_in_says_so(draw):
+    def samples_of(name):
+        return {
+            **data(name),
+            "X_train": data()["X_train"].repeat(10, axis=0),
+            "y_train": np.repeat(np.arange(20) % 10, 10),
+        }
+
+    assert NOTE in title(draw(samples_of("Shapes10")))
+    assert NOTE not in title(draw(samples_of("CIFAR-10")))
+
+
+def test_the_note_stands_under_the_title():
+    fig, _ = plots.figure(data=STAND_IN, title="Curves")
+    assert title(fig) == f"Curves\n{NOTE}"
+
+
+def test_lines_differ_in_colour_and_in_dash():
+    _, ax = plots.figure()
+    plots.curves(ax, {name: [0, 1] for name in "abcd"})
+    assert len({line.get_color() for line in ax.lines}) == len({line.get_linestyle() for line in ax.lines}) == 4
+
+
+def test_a_legend_is_drawn_where_there_are_several_lines():
+    _, (one, two, none) = plots.figure(1, 3)
+    plots.curves(one, {"a": [0, 1]})
+    plots.curves(two, {"a": [0, 1], "b": [1, 0]}, xlabel="step", ylabel="loss")
+    plots.curves(none, {"a": [0, 1], "b": [1, 0]}, legend=False)
+    assert one.get_legend() is none.get_legend() is None
+    assert [text.get_text() for text in two.get_legend().get_texts()] == ["a", "b"]
+    assert (two.get_xlabel(), two.get_ylabel()) == ("step", "loss")
+
+
+def test_training_draws_accuracies_in_percent_over_one_legend():
+    fig = plots.training({"sgd": solver(), "adam": solver()}, CIFAR)
+    _, train, val = fig.axes
+    assert train.lines[0].get_ydata().tolist() == [10.0, 50.0]
+    assert val.lines[1].get_ydata().tolist() == [20.0, 40.0]
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sgd", "adam"]
+
+
+def test_smooth_is_the_mean_of_the_last_few_worked_by_hand():
+    assert plots.smooth([1, 2, 3], 50).tolist() == [1, 2, 3]  # a tenth of 3 is less than one: no smoothing
+    values = np.arange(20.0)
+    assert plots.smooth(values, 50).tolist() == [0.0, *(values[1:] - 0.5)]  # a tenth of 20: the mean of two
+    assert plots.smooth(np.ones(100), 5).tolist() == [1.0] * 100
+
+
+def test_pictures_keep_their_colours_and_are_clipped():
+    picture = np.zeros((1, 3, 2, 2))
+    picture[0, 0], picture[0, 2] = 300, -5
+    fig = plots.images(picture, ["red"])
+    (drawn,) = fig.axes[0].images
+    assert drawn.get_array()[0, 0].tolist() == [255, 0, 0]
+    assert fig.axes[0].get_title() == "red"
+
+
+def test_filters_show_0_as_grey_and_their_largest_weight_at_the_end():
+    weights = np.zeros((1, 3, 2, 2))
+    weights[0, 0, 0, 0], weights[0, 1, 0, 0] = 0.2, -0.1
+    (drawn,) = plots.filters(weights).axes[0].images
+    assert drawn.get_array()[0, 0].tolist() == [255, 63, 127]
+    assert drawn.get_array()[1, 1].tolist() == [127, 127, 127]
+
+
+def test_samples_draws_a_class_a_row():
+    X = np.broadcast_to(25.0 * (np.arange(100) % 10)[:, None, None, None], (100, 3, 32, 32))
+    d = {**data(), "X_train": X, "y_train": np.arange(100) % 10}
+    axes = np.reshape(plots.samples(d).axes, (10, 10))
+    for label, row in enumerate(axes):
+        assert row[0].get_ylabel() == d["class_names"][label]
+        assert {int(ax.images[0].get_array()[0, 0, 0]) for ax in row} == {25 * label}
+
+
+def test_confusion_is_in_percent_of_the_true_class_worked_by_hand():
+    true, predicted = np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 2, 1])
+    ax, *_ = plots.confusion(true, predicted, data()).axes
+    percent = ax.images[0].get_array()
+    assert percent[0, 0] == 75
+    assert percent[0, 2] == 25
+    assert percent[1, 1] == 100
+    assert percent[3:].sum() == 0  # a class without an example is no division by zero
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+
+
+def test_colours_are_those_of_okabe_and_ito():
+    assert plots.COLORS == ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
