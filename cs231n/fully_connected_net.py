@@ -61,6 +61,9 @@ class FullyConnectedNet:
             raise ValueError(f"dropout: wanted the probability of KEEPING a unit, 0 < p <= 1, or None, got {dropout}")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype: wanted float32 or float64, got {np.dtype(dtype)}")
+        for name, value in (("reg", reg), ("weight_scale", weight_scale)):
+            if not value >= 0:
+                raise ValueError(f"{name}: wanted a number of at least 0, got {value}")
         dims = [input_dim, *hidden_dims, num_classes]
         if not all(isinstance(d, (int, np.integer)) and d > 0 for d in dims):
             raise ValueError(f"input_dim, hidden_dims, num_classes: wanted whole numbers above 0, got {dims}")
@@ -102,7 +105,7 @@ class FullyConnectedNet:
         scores, caches = self._forward(np.asarray(X, self.dtype), "test" if y is None else "train")
         if y is None:
             return scores
-        loss, dscores = softmax_loss(scores, np.asarray(y))
+        loss, dscores = softmax_loss(scores, y)
         grads = self._backward(dscores, caches)
         if self.reg:
             for i in range(1, self.num_layers + 1):

@@ -98,8 +98,9 @@ def svm_loss(x, y):
 
 def _true_class_index(x, y):
     """The index (i, y_i) of each example's true class in the scores x (N, C), once y is known to fit them."""
-    if x.ndim != 2 or x.size == 0:
-        raise ValueError(f"x: wanted scores of shape (N, C), at least one example and one class, got {x.shape}")
+    y = np.asarray(y)
+    if x.ndim != 2 or x.size == 0 or x.dtype.kind != "f":
+        raise ValueError(f"x: wanted float scores (N, C), at least one example and one class, got {x.dtype} {x.shape}")
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"y: wanted {len(x)} integer labels for x {x.shape}, got shape {y.shape} and dtype {y.dtype}")
     if y.min() < 0 or y.max() >= x.shape[1]:

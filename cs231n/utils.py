@@ -181,6 +181,8 @@ def check_model(model, X, y, tol=1e-7, h=1e-5, directions=None, log=print):
     The model computes in float64, and its loss is the same at every call: give it a seed where it has dropout.
     """
     _, grads = model.loss(X, y)
+    if grads.keys() != model.params.keys():
+        raise AssertionError(f"grads: wanted {', '.join(model.params)}, got {', '.join(grads)}")
     for name, w in model.params.items():
         label = f"{type(model).__name__}: d{name}"
         check_gradient(label, lambda _: model.loss(X, y)[0], w, grads[name], tol, h, directions)

@@ -330,14 +330,21 @@ def test_labels_may_be_any_integers(loss_function, torch_loss, dtype):
         (np.ones((2, 3)), [0, 1, 2], r"y: wanted 2 integer labels for x \(2, 3\), got shape \(3,\)"),
         (np.ones((2, 3)), [[0], [1]], r"y: wanted 2 integer labels for x \(2, 3\), got shape \(2, 1\)"),
         (np.ones((2, 3)), [0.0, 1.0], r"y: wanted 2 integer labels .* and dtype float64"),
-        (np.ones(3), [0], r"x: wanted scores of shape \(N, C\), .* got \(3,\)"),
-        (np.ones((0, 3)), [], r"x: wanted scores of shape \(N, C\), .* got \(0, 3\)"),
-        (np.ones((2, 0)), [0, 0], r"x: wanted scores of shape \(N, C\), .* got \(2, 0\)"),
+        (np.ones(3), [0], r"x: wanted float scores \(N, C\), .* got float64 \(3,\)"),
+        (np.ones((0, 3)), [], r"x: wanted float scores \(N, C\), .* got float64 \(0, 3\)"),
+        (np.ones((2, 0)), [0, 0], r"x: wanted float scores \(N, C\), .* got float64 \(2, 0\)"),
+        (np.ones((2, 3), int), [0, 1], r"x: wanted float scores \(N, C\), .* got int64 \(2, 3\)"),
     ],
 )
 def test_loss_names_the_label_or_shape_that_does_not_fit(loss_function, torch_loss, x, y, message):
     with pytest.raises(ValueError, match=message):
         loss_function(x, np.array(y))
+
+
+@every_loss
+def test_loss_takes_a_list_of_labels(loss_function, torch_loss):
+    x = np.eye(3)
+    assert loss_function(x, [0, 1, 2])[0] == loss_function(x, np.arange(3))[0]
 
 
 # Affine and relu.

@@ -454,6 +454,21 @@ def test_check_model_rejects_0_1_percent_error_and_names_the_parameter(direction
         check_model(ScaledNet(name), random(6, 4), np.arange(6) % 3, directions=directions)
 
 
+@pytest.mark.parametrize("change", [lambda grads: grads.pop("b1"), lambda grads: grads.update(extra=np.zeros(1))])
+def test_check_model_rejects_a_gradient_too_few_or_too_many(change):
+    model = ScaledNet()
+    whole_loss = model.loss
+
+    def loss(X, y):
+        value, grads = whole_loss(X, y)
+        change(grads)
+        return value, grads
+
+    model.loss = loss
+    with pytest.raises(AssertionError, match="grads: wanted W1, b1, W2, b2, got "):
+        check_model(model, random(6, 4), np.arange(6) % 3)
+
+
 def test_check_model_leaves_the_parameters_as_they_were():
     model = ScaledNet()
     before = {name: w.tobytes() for name, w in model.params.items()}
