@@ -287,7 +287,8 @@ def _members(archive):
                 if folder == FOLDER and name in MD5 and member.isreg() and member.size <= LARGEST_FILE:
                     yield name, tar.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise DamagedArchive(f"{archive.name} is not a whole archive ({error})") from error
+        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        raise DamagedArchive(f"{archive.name} is not a whole archive ({reason})") from error
 
 
 def _answering(urls):

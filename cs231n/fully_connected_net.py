@@ -1,5 +1,6 @@
 """Fully connected nets of any depth."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -35,7 +36,7 @@ class FullyConnectedNet:
     check needs, until `reseed`, which the Solver calls before each step.  None: all is drawn afresh.
 
     params: name -> array: W1 (D, H1), b1 (H1,), gamma1, beta1 (H1,), W2, ...
-    bn_params: a dict for each batch norm layer, with its running statistics.
+    bn_params: a dict for each normalization layer; batch norm's holds its running statistics.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class FullyConnectedNet:
         for name, value in (("reg", reg), ("weight_scale", weight_scale)):
             if not value >= 0:
                 raise ValueError(f"{name}: wanted a number of at least 0, got {value}")
+        if not isinstance(hidden_dims, Iterable):
+            raise ValueError(f"hidden_dims: wanted a list of widths, got {hidden_dims!r}")
         dims = [input_dim, *hidden_dims, num_classes]
         if not all(isinstance(d, (int, np.integer)) and d > 0 for d in dims):
             raise ValueError(f"input_dim, hidden_dims, num_classes: wanted whole numbers above 0, got {dims}")

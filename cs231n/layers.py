@@ -31,7 +31,7 @@ def affine_backward(dout, cache, need_dx=True):
     """Gradients of `affine_forward`: dx = dout w^T, dw = x^T dout, db = sum over the batch of dout.
 
     dout (N, M).  Returns dx (the shape of x), dw (D, M), db (M,).  The first layer of a net has nobody to hand dx to:
-    with need_dx=False it is not computed, and None is returned in its place.  Derived in notebook 01, section 1.
+    with need_dx=False it is not computed, and None is returned in its place.  Derived in notebook 01, section 1.1.
     """
     x, w = cache
     dx = (dout @ w.T).reshape(x.shape) if need_dx else None
@@ -64,7 +64,7 @@ def softmax_loss(x, y):
     x (N, C): scores, any real numbers.  y (N,): integer labels, 0 <= y < C.
     Returns the loss (a float) and dx (N, C) = (p - onehot(y)) / N.  Raises ValueError for labels that do not fit.
     The scores are shifted by their row's maximum, which leaves p unchanged and keeps exp from overflowing.
-    Derived in notebook 01, section 3.
+    Derived in notebook 01, section 1.3.
     """
     true = _true_class_index(x, y)
     shifted = x - x.max(axis=1, keepdims=True)
@@ -83,7 +83,7 @@ def svm_loss(x, y):
     x (N, C): scores.  y (N,): integer labels, 0 <= y < C.
     Returns the loss (a float) and dx (N, C).  Raises ValueError for labels that do not fit.
     Source: Weston and Watkins, Support vector machines for multi-class pattern recognition, ESANN 1999.
-    Derived in notebook 01, section 3.
+    Derived in notebook 01, section 1.3.
     """
     true = _true_class_index(x, y)
     margins = np.maximum(x - x[true][:, None] + 1, 0)

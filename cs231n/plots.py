@@ -42,6 +42,16 @@ def curves(ax, lines, x=None, xlabel=None, ylabel=None, title=None, legend=True)
     return ax
 
 
+def band(ax, runs, x=None, xlabel=None, ylabel=None, title=None, legend=True):
+    """Like `curves`, where each label has values (runs, T): their mean, in a band of one standard deviation."""
+    for values, color in zip(runs.values(), cycle(COLORS), strict=False):
+        mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
+        steps = np.arange(len(mean)) if x is None else x
+        ax.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
+    means = {label: np.mean(values, axis=0) for label, values in runs.items()}
+    return curves(ax, means, x, xlabel, ylabel, title, legend)
+
+
 def training(solvers, data, title=None):
     """The loss and the accuracies of solvers, a dict from label to Solver, each in a panel, over one legend."""
     fig, (loss, train, val) = figure(1, 3, data, width=3.3, height=2.8, title=title)
@@ -74,7 +84,7 @@ def images(pictures, titles=None, data=None, cols=10, size=1.0, title=None):
     for ax in np.ravel(axes):
         ax.axis("off")
     for i, (ax, picture) in enumerate(zip(np.ravel(axes), pictures, strict=False)):
-        ax.imshow(np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0), interpolation="nearest")
+        _show(ax, picture)
         if titles is not None:
             ax.set_title(titles[i], fontsize=7.5, pad=2)
     return fig
@@ -86,10 +96,11 @@ def samples(data, per_class=10):
     fig, axes = figure(len(names), per_class, data, 0.75, 0.75)
     for label, row in enumerate(axes):
         chosen = np.flatnonzero(data["y_train"] == label)[:per_class]
-        for ax, picture in zip(row, data["X_train"][chosen] + data["mean_image"], strict=True):
-            ax.imshow(np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0), interpolation="nearest")
+        for ax in row:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
+        for ax, picture in zip(row, data["X_train"][chosen] + data["mean_image"], strict=False):
+            _show(ax, picture)
         row[0].set_ylabel(names[label], rotation=0, ha="right", va="center", fontsize=9)
     return fig
 
@@ -97,14 +108,25 @@ def samples(data, per_class=10):
 def filters(weights, data=None, cols=16, title=None):
     """Weights (N, 3, H, W) as pictures, each stretched so that 0 is grey and its largest magnitude reaches the end."""
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
-    return images(127.5 * (1 + weights / largest), None, data, cols, 0.62, title)
+    return images(127.5 * (1 + weights / np.where(largest, largest, 1)), None, data, cols, 0.62, title)
+
+
+def _show(ax, picture):
+    """Draw a picture (3, H, W) in 0..255."""
+    ax.imshow(np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0), interpolation="nearest")
+
+
+def confusion_matrix(y_true, y_predicted, num_classes):
+    """How often each class (a row) was predicted as each class (a column): counts (num_classes, num_classes)."""
+    counts = np.zeros((num_classes, num_classes), int)
+    np.add.at(counts, (y_true, y_predicted), 1)
+    return counts
 
 
 def confusion(y_true, y_predicted, data, title=None):
     """How often, in percent of each true class (a row), each class (a column) was predicted."""
     names = data["class_names"]
-    counts = np.zeros((len(names), len(names)))
-    np.add.at(counts, (y_true, y_predicted), 1)
+    counts = confusion_matrix(y_true, y_predicted, len(names))
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     fig, ax = figure(1, 1, data, 6.2, 5.4, title)
     mesh = ax.imshow(percent, cmap="cividis", vmin=0, vmax=100)

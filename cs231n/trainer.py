@@ -77,6 +77,7 @@ class Solver:
         _check_data(data, model)
         self.model = model
         self.data = data
+        self._fingerprint = _fingerprint(data)
         self.update_rule = update_rule
         self.lr_decay = _check_number("lr_decay", lr_decay)
         self.batch_size = check_count("batch_size", batch_size, 1)
@@ -109,9 +110,10 @@ class Solver:
     def train(self):
         """Train until num_epochs are complete, going on from where the last call stopped.
 
-        However it ends, model then holds the best parameters so far, and the next call goes on from the latest.
+        However it ends, model then holds the best parameters so far.  The next call goes on from the latest.
         Ctrl-C ends it after the step in hand; a second one breaks that step off with KeyboardInterrupt, and only
-        `resume` then goes on exactly.  Raises FloatingPointError when the loss or a parameter is no longer finite.
+        `resume` then goes on exactly.  Raises FloatingPointError when the loss or a parameter is no longer finite;
+        there is no going on from that: make a new Solver with a smaller learning rate.
         """
         if self.epoch >= self.num_epochs:
             logger.warning("Already trained for %d epochs; raise num_epochs to go on.", self.epoch)
@@ -140,6 +142,7 @@ class Solver:
         """
         if len(X) == 0 or np.shape(y) != (len(X),):
             raise ValueError(f"wanted X (N, ...) and y (N,), N > 0, got X {np.shape(X)} and y {np.shape(y)}")
+        num_samples, y = _check_optional_count("num_samples", num_samples), np.asarray(y)
         if num_samples is not None and num_samples < len(X):
             chosen = self._rng(SAMPLE, self.epoch).choice(len(X), num_samples, replace=False)
             X, y = X[chosen], y[chosen]
@@ -203,8 +206,9 @@ class Solver:
         rate = next(iter(self.optim_configs.values()))["learning_rate"]
         kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was kept"
         raise FloatingPointError(
-            f"{what} is not finite at step {self.step + 1} (epoch {self.epoch + 1}) with learning rate {rate:g}: try a "
-            f"smaller learning rate or smaller initial weights. The model holds its best parameters so far; {kept}."
+            f"{what} is not finite at step {self.step + 1} (epoch {self.epoch + 1}) with learning rate {rate:g}: make "
+            f"a new Solver with a smaller one, or a model with smaller initial weights. "
+            f"The model holds its best parameters so far; {kept}."
         )
 
     def _rng(self, purpose, counter):
@@ -228,11 +232,17 @@ class Solver:
             bar.update(self.step - bar.n)
 
     def save(self):
-        """Write the checkpoint, if there is to be one.  Raises OSError where that fails; the old one then stays."""
+        """Write the checkpoint, if there is to be one.
+
+        Raises OSError where that fails, FloatingPointError where a parameter is not finite; the old one then stays.
+        """
         if self.checkpoint is None:
             return
-        meta = {name: getattr(self, name) for name in (*SETTINGS, *PROGRESS)} | {"data": _fingerprint(self.data)}
-        arrays = {f"model/{name}": array for name, array in (self._latest or _model_arrays(self.model)).items()}
+        latest = self._latest or _model_arrays(self.model)
+        for name, array in latest.items():
+            self._require_finite(name, array)
+        meta = {name: getattr(self, name) for name in (*SETTINGS, *PROGRESS)} | {"data": self._fingerprint}
+        arrays = {f"model/{name}": array for name, array in latest.items()}
         arrays |= {f"best/{name}": array for name, array in (self._best or {}).items()}
         for param, config in self.optim_configs.items():
             arrays |= {f"optim/{param}/{name}": np.asarray(value) for name, value in config.items()}
@@ -251,9 +261,10 @@ class Solver:
         if num_epochs is not None:
             settings["num_epochs"] = num_epochs
         solver = cls(model, data, **settings, checkpoint_name=path, callback=callback, verbose=verbose)
-        if (given := _fingerprint(data)) != meta["data"]:
+        if solver._fingerprint != meta["data"]:
             raise ValueError(
-                f"data: {path} was made with other data, with the shapes and checksums {meta['data']}, got {given}"
+                f"data: {path} was made with other data, with the shapes and checksums {meta['data']}, "
+                f"got {solver._fingerprint}"
             )
         for name in PROGRESS:
             setattr(solver, name, meta[name])
@@ -268,6 +279,8 @@ class Solver:
 
 def _with_learning_rate(update_rule, optim_config):
     """optim_config as plain numbers, with the rule's own learning rate where it gives none."""
+    if not isinstance(optim_config, Mapping | None):
+        raise ValueError(f"optim_config: wanted a dict, got {optim_config!r}")
     config = {name: _check_number(f"optim_config[{name!r}]", value) for name, value in (optim_config or {}).items()}
     _, filled = RULES[update_rule](np.zeros(1), np.zeros(1), dict(config))  # raises for a setting it does not know
     return {"learning_rate": filled["learning_rate"], **config}
@@ -278,8 +291,8 @@ def _check_optional_count(name, count):
 
 
 def _check_number(name, value):
-    if not isinstance(value, numbers.Real):
-        raise ValueError(f"{name}: wanted a number, got {value!r}")
+    if not (isinstance(value, numbers.Real) and value >= 0):
+        raise ValueError(f"{name}: wanted a number of at least 0, got {value!r}")
     return float(value)
 
 
@@ -312,8 +325,11 @@ def _check_data(data, model):
 
 
 def _fingerprint(data):
-    """What tells data from other data: the shapes of its examples, and checksums of its labels."""
-    return [[*data[f"X_{split}"].shape, zlib.crc32(data[f"y_{split}"].astype("<i8"))] for split in ("train", "val")]
+    """What tells data from other data: shapes, and checksums of the labels and of up to 64 of the examples."""
+    parts = [(data[f"X_{split}"], data[f"y_{split}"]) for split in ("train", "val")]
+    samples = [np.ascontiguousarray(X[:: len(X) // 64 + 1]) for X, _ in parts]
+    checksums = [(zlib.crc32(y.astype("<i8")), zlib.crc32(x)) for (_, y), x in zip(parts, samples, strict=True)]
+    return [[*X.shape, *sums] for (X, _), sums in zip(parts, checksums, strict=True)]
 
 
 def _model_arrays(model):

@@ -132,3 +132,8 @@ def test_confusion_is_in_percent_of_the_true_class_worked_by_hand():
 
 def test_colours_are_those_of_okabe_and_ito():
     assert plots.COLORS == ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def test_a_dead_filter_is_grey():
+    (drawn,) = plots.filters(np.zeros((1, 3, 2, 2))).axes[0].images
+    assert (drawn.get_array() == 127).all()

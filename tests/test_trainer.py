@@ -704,7 +704,7 @@ def test_resume_refuses_a_model_with_more_than_the_file_holds(tmp_path):
         resume_small(tmp_path / "run")
 
 
-@pytest.mark.parametrize("key", ["y_train", "y_val"])
+@pytest.mark.parametrize("key", ["X_train", "y_train", "X_val", "y_val"])
 def test_resume_refuses_other_data(checkpoint, key):
     other = small_data() | {key: small_data(seed=1)[key]}
     with pytest.raises(ValueError, match=r"data: .*run\.npz was made with other data"):
@@ -921,7 +921,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(tmp_path)
     step = len(solver.loss_history) + 1
     assert 1 < step <= STEPS
     assert re.match(
-        rf"the loss, (nan|inf), is not finite at step {step} \(epoch 1\) with learning rate 1e\+20: try a smaller .* "
+        rf"the loss, (nan|inf), is not finite at step {step} \(epoch 1\) with learning rate 1e\+20: "
+        r"make a new Solver .* "
         rf"the last good checkpoint is {re.escape(str(tmp_path / 'run.npz'))}\.$",
         str(caught.value),
     )
@@ -944,6 +945,21 @@ def test_a_loss_that_is_not_finite_leaves_the_best_in_the_model():
         solver.train()
     assert all(np.isfinite(w).all() for w in model.params.values())
     assert_best_is_left_behind(solver)
+
+
+def test_parameters_that_are_not_finite_are_not_saved(checkpoint):
+    old = checkpoint.read_bytes()
+    solver = resume_small(checkpoint)
+    solver._latest["params/W2"][0, 0] = np.inf
+    with pytest.raises(FloatingPointError, match=r"params/W2 is not finite"):
+        solver.save()
+    assert checkpoint.read_bytes() == old
+
+
+def test_measuring_on_no_samples_is_refused():
+    X, y = small_data()["X_val"], small_data()["y_val"]
+    with pytest.raises(ValueError, match="num_samples: wanted a whole number of at least 1, got 0"):
+        make_solver().check_accuracy(X, y, num_samples=0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -1089,10 +1105,16 @@ def test_update_rule_np_is_refused_and_lists_the_choices():
         ({"print_every": 0}, "print_every: .* got 0"),
         ({"checkpoint_every": 0}, "checkpoint_every: .* got 0"),
         ({"seed": -1}, "seed: .* got -1"),
-        ({"lr_decay": "slow"}, "lr_decay: wanted a number, got 'slow'"),
-        ({"lr_decay": None}, "lr_decay: wanted a number, got None"),
+        ({"lr_decay": "slow"}, "lr_decay: wanted a number of at least 0, got 'slow'"),
+        ({"lr_decay": None}, "lr_decay: wanted a number of at least 0, got None"),
         ({"optim_config": {"lr": 0.1}}, "unknown lr; this rule knows learning_rate"),
-        ({"optim_config": {"learning_rate": "high"}}, r"optim_config\['learning_rate'\]: wanted a number, got 'high'"),
+        ({"lr_decay": -1}, "lr_decay: wanted a number of at least 0, got -1"),
+        (
+            {"optim_config": {"learning_rate": "high"}},
+            r"optim_config\['learning_rate'\]: wanted a number .* got 'high'",
+        ),
+        ({"optim_config": {"learning_rate": float("nan")}}, r"optim_config\['learning_rate'\]: .* got nan"),
+        ({"optim_config": "adam"}, "optim_config: wanted a dict, got 'adam'"),
         ({"optim_config": {"velocity": np.ones(3)}, "update_rule": "sgd_momentum"}, r"optim_config\['velocity'\]"),
     ],
     ids=str,
