@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,28 +22,43 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cs231n.utils import read_images
+from cs231n.utils import check_count, read_images
 
 logger = logging.getLogger(__name__)
 
 VALIDATION = 5000  # of the 50,000 training images, the last ones
 
 
+def _option(default, words):
+    return field(default=default, metadata={"help": words})
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """What a run is set to.  Each field is an option of the command line."""
+    """What a run is set to.  Each field is an option of the command line.  Raises ValueError for a bad setting."""
 
-    epochs: int = 30
-    batch_size: int = 128
-    lr: float = 2e-3
-    weight_decay: float = 5e-2
-    lr_steps: tuple[float, ...] = (0.5, 0.75, 0.9)  # the shares of the run at which the learning rate falls
-    lr_factor: float = 0.2
-    widths: tuple[int, ...] = (64, 128, 256)  # channels of each stage; the first keeps 32 x 32, each next one halves it
-    blocks: int = 2  # residual blocks in a stage
-    pad: int = 4  # how far a crop may be shifted, in pixels
-    train_images: int = 45000
-    seed: int = 0
+    epochs: int = _option(30, "passes over the training images")
+    batch_size: int = _option(128, "images in a step")
+    lr: float = _option(2e-3, "Adam's learning rate, at first")
+    weight_decay: float = _option(5e-2, "decoupled weight decay")
+    lr_steps: tuple[float, ...] = _option((0.5, 0.75, 0.9), "shares of the run after which the learning rate falls")
+    lr_factor: float = _option(0.2, "what the learning rate is then multiplied by")
+    widths: tuple[int, ...] = _option((64, 128, 256), "channels of each stage; each but the first halves the image")
+    blocks: int = _option(2, "residual blocks in a stage")
+    pad: int = _option(4, "pixels by which a random crop may be shifted")
+    train_images: int = _option(45000, "training images to use, from the first")
+    seed: int = _option(0, "fixes the initial weights and all that is random")
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "blocks", "train_images"):
+            check_count(name, getattr(self, name), 1)
+        for name in ("pad", "seed"):
+            check_count(name, getattr(self, name), 0)
+        for width in self.widths:
+            check_count("widths", width, 1)
+        for name in ("lr", "weight_decay", "lr_factor"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: wanted a number of at least 0, got {getattr(self, name)}")
 
 
 class ResidualBlock(nn.Module):
@@ -76,7 +91,7 @@ class ResNet(nn.Module):
     x (N, 3, H, W) -> scores (N, num_classes).
     """
 
-    def __init__(self, widths=Recipe.widths, blocks=Recipe.blocks, num_classes=10):
+    def __init__(self, widths=(64, 128, 256), blocks=2, num_classes=10):
         super().__init__()
         layers = [nn.Conv2d(3, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
         for stage, (c_in, c_out) in enumerate(pairwise([widths[0], *widths])):
@@ -92,10 +107,12 @@ class ResNet(nn.Module):
 class Images:
     """Images (N, 3, 32, 32) uint8 and labels (N,) on a device, handed out as normalized float batches.
 
-    statistics: the mean and the standard deviation of each channel, (3,) each, in 0 to 255 (None: those of x).
+    name: the data set's.  statistics: the mean and the standard deviation of each channel, (3,) each, in 0 to 255
+    (None: those of x).
     """
 
-    def __init__(self, x, y, device, statistics=None):
+    def __init__(self, name, x, y, device, statistics=None):
+        self.name = name
         self.x, self.y = torch.as_tensor(x).to(device), torch.as_tensor(y).to(device)
         if statistics is None:
             pixels = self.x.to(torch.float32)
@@ -124,7 +141,7 @@ class Images:
 
 
 def memory_format(device):
-    """Channels last suits a GPU's tensor cores.  On the CPU torch 2.13 has been seen to corrupt memory with it."""
+    """Channels last suits a GPU's tensor cores; on a CPU, this net's backward pass in torch 2.13 crashes with it."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
@@ -155,7 +172,7 @@ class Training:
             model = ResNet(recipe.widths, recipe.blocks)
         self.model = model.to(self.device, memory_format=memory_format(self.device))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-        milestones = [round(share * recipe.epochs) for share in recipe.lr_steps]
+        milestones = [max(1, round(share * recipe.epochs)) for share in recipe.lr_steps]
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, milestones, recipe.lr_factor)
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
         self.epoch, self.best_val_acc = 0, -1.0
@@ -214,12 +231,15 @@ class Training:
         """All that `resume` needs, in types that `torch.load(weights_only=True)` admits."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "schedule")}
         position = {"epoch": self.epoch, "best_val_acc": self.best_val_acc, "generator": self.generator.get_state()}
-        return {"recipe": asdict(self.recipe), **parts, **position}
+        return {"recipe": self._made_with(), **parts, **position}
+
+    def _made_with(self):
+        return {"data": self.train_images.name, **asdict(self.recipe)}
 
     def resume(self):
-        """Go on from last.pt.  Raises ValueError where that was another recipe's, FileNotFoundError without one."""
+        """Go on from last.pt.  Raises FileNotFoundError without one, ValueError if recipe or data set were others."""
         state = load(self.output_dir / "last.pt", self.device)
-        ours = asdict(self.recipe)
+        ours = self._made_with()
         if changed := [name for name in ours if state["recipe"].get(name) != ours[name]]:
             told = ", ".join(f"{name} {state['recipe'].get(name)} and not {ours[name]}" for name in changed)
             raise ValueError(f"{self.output_dir / 'last.pt'} was made with {told}")
@@ -262,44 +282,53 @@ def main(argv=None):
         description="Train a residual net on CIFAR-10.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    for field in fields(Recipe):
-        several = isinstance(field.default, tuple)
-        kind = type(field.default[0]) if several else type(field.default)
-        option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(option, type=kind, nargs="+" if several else None, default=field.default, help="recipe")
+    for setting in fields(Recipe):
+        name, default, words = setting.name.replace("_", "-"), setting.default, setting.metadata["help"]
+        several = isinstance(default, tuple)
+        kind, nargs = (type(default[0]), "+") if several else (type(default), None)
+        parser.add_argument(f"--{name}", type=kind, nargs=nargs, default=default, help=words)
     parser.add_argument("--device", default=best_device(), help="cuda, cuda:1, mps or cpu")
     parser.add_argument("--data-dir", help="where CIFAR-10 lies or shall lie")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/classic"), help="for checkpoints and the log")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of output-dir")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    values = {field.name: getattr(args, field.name) for field in fields(Recipe)}
-    recipe = Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
     try:
-        test_accuracy = _train_and_test(recipe, args)
+        values = {setting.name: getattr(args, setting.name) for setting in fields(Recipe)}
+        recipe = Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        _check_device(args.device)
+        _train_and_test(recipe, args)
     except (ValueError, OSError) as error:
         logger.error("%s", error)
         return 1
     except KeyboardInterrupt:
         logger.error("Stopped by Ctrl-C; --resume goes on from the last complete epoch.")
         return 130
-    logger.info("test accuracy %.2f %%", 100 * test_accuracy)
     return 0
+
+
+def _check_device(device):
+    """Raise ValueError unless PyTorch can put an array there."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device: {device} cannot be used here ({str(error).splitlines()[0]})") from error
 
 
 def _train_and_test(recipe, args):
     name, _, (x_train, y_train, x_test, y_test) = read_images(args.data_dir)
     if not 0 < recipe.train_images <= len(x_train) - VALIDATION:
         raise ValueError(f"train_images: wanted 1 to {len(x_train) - VALIDATION}, got {recipe.train_images}")
-    train = Images(x_train[: recipe.train_images], y_train[: recipe.train_images], args.device)
-    val = Images(x_train[-VALIDATION:], y_train[-VALIDATION:], args.device, train.statistics)
+    train = Images(name, x_train[: recipe.train_images], y_train[: recipe.train_images], args.device)
+    val = Images(name, x_train[-VALIDATION:], y_train[-VALIDATION:], args.device, train.statistics)
     training = Training(recipe, train, val, args.output_dir)
     if args.resume:
         training.resume()
     logger.info("%s on %s, %d images, epoch %d of %d", name, args.device, len(train), training.epoch, recipe.epochs)
     training.run()
     logger.info("best validation accuracy %.2f %%; checkpoints in %s", 100 * training.best_val_acc, args.output_dir)
-    return accuracy(training.model, Images(x_test, y_test, args.device, train.statistics))
+    test_accuracy = accuracy(training.model, Images(name, x_test, y_test, args.device, train.statistics))
+    logger.info("test accuracy on %s: %.2f %%", name, 100 * test_accuracy)
 
 
 if __name__ == "__main__":

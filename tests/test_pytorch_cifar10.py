@@ -38,8 +38,8 @@ def bytes_and_labels(n, seed=0):
 
 @pytest.fixture
 def images():
-    train = Images(*bytes_and_labels(64), "cpu")
-    return train, Images(*bytes_and_labels(32, seed=1), "cpu", train.statistics)
+    train = Images("CIFAR-10", *bytes_and_labels(64), "cpu")
+    return train, Images("CIFAR-10", *bytes_and_labels(32, seed=1), "cpu", train.statistics)
 
 
 # --- the net ---
@@ -198,6 +198,11 @@ def test_the_learning_rate_falls_at_the_recipes_steps(images, tmp_path):
     assert rates == pytest.approx([1.0, 1.0, 0.1, 0.01])
 
 
+def test_the_first_epoch_has_the_full_learning_rate_however_short_the_run(images, tmp_path):
+    training = Training(Recipe(epochs=1, batch_size=64, widths=(2,), blocks=1, lr=0.5), *images, tmp_path)
+    assert training.schedule.get_last_lr() == [0.5]
+
+
 def test_nothing_in_a_checkpoint_is_executed(images, tmp_path):
     class Evil:
         def __reduce__(self):
@@ -232,7 +237,7 @@ def test_the_command_line_trains_tests_and_resumes(small_data, tmp_path, caplog)
     caplog.set_level("INFO")
     place = ["--output-dir", str(tmp_path)]
     assert main([*OPTIONS, *place]) == 0
-    assert re.search(r"test accuracy \d+\.\d\d %", caplog.text)
+    assert re.search(r"test accuracy on CIFAR-10: \d+\.\d\d %", caplog.text)
     assert {path.name for path in tmp_path.iterdir()} == {"best.pt", "last.pt", "log.csv"}
     assert main([*OPTIONS, *place, "--resume"]) == 0
 
@@ -242,6 +247,11 @@ def test_the_command_line_trains_tests_and_resumes(small_data, tmp_path, caplog)
     [
         (["--train-images", "101"], "train_images: wanted 1 to 100, got 101"),
         (["--resume"], "No such file or directory"),
+        (["--epochs", "0"], "epochs: wanted a whole number of at least 1, got 0"),
+        (["--widths", "4", "0"], "widths: wanted a whole number of at least 1, got 0"),
+        (["--pad", "-1"], "pad: wanted a whole number of at least 0, got -1"),
+        (["--lr", "nan"], "lr: wanted a number of at least 0, got nan"),
+        (["--device", "nonsense"], "device: nonsense cannot be used here"),
     ],
 )
 def test_a_wrong_command_is_one_clear_line(small_data, tmp_path, caplog, options, says):
@@ -255,3 +265,19 @@ def test_a_checkpoint_of_another_recipe_is_refused(small_data, tmp_path, caplog)
     assert main([*OPTIONS, *place]) == 0
     assert main([*OPTIONS, *place, "--lr", "0.5", "--resume"]) == 1
     assert "was made with lr 0.002 and not 0.5" in caplog.text
+
+
+def test_a_run_on_the_stand_in_is_not_gone_on_with_on_cifar10(small_data, tmp_path, monkeypatch, caplog):
+    place = ["--output-dir", str(tmp_path)]
+    assert main([*OPTIONS, *place]) == 0
+    read = pytorch_cifar10.read_images
+    monkeypatch.setattr(pytorch_cifar10, "read_images", lambda data_dir: ("Shapes10", *read(data_dir)[1:]))
+    assert main([*OPTIONS, *place, "--resume"]) == 1
+    assert "was made with data CIFAR-10 and not Shapes10" in caplog.text
+
+
+def test_help_explains_each_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--lr-steps LR_STEPS [LR_STEPS ...] shares of the run after which the learning rate falls" in said
