@@ -1,7 +1,9 @@
-"""Batch normalization, with two derivations of its backward pass, and layer normalization.
+"""Batch norm, with two derivations of its backward pass, and layer, spatial batch and group norm.
 
-Both standardize x to mean 0 and variance 1, then scale by gamma and shift by beta.  They differ in what they average
-over: batch norm over the examples of a batch (axis 0), layer norm over the features of an example (axis 1).
+All standardize x to mean 0 and variance 1, then scale by gamma and shift by beta.  They differ in what they average
+over.  Of x (N, D), batch norm averages over the N examples, layer norm over the D features of an example.  Of images x
+(N, C, H, W), spatial batch norm averages each channel over examples and pixels, group norm each example over the pixels
+of a group of channels.
 """
 
 import numpy as np
@@ -14,14 +16,16 @@ def batchnorm_forward(x, gamma, beta, bn_param):
     batch in training, and their running averages at test time.
     bn_param holds
       mode: "train" or "test".
-      eps: added to the variance, so that a constant feature does not divide by zero (1e-5 if absent).
-      momentum: how much the averages keep, running = momentum * running + (1 - momentum) * batch (0.9 if absent).
+      eps >= 0: added to the variance, so that a constant feature does not divide by zero (1e-5 if absent).
+      momentum, 0 to 1: how much the averages keep, running = momentum * running + (1 - momentum) * batch (0.9 if
+      absent).  torch calls 1 - momentum the momentum, and averages the unbiased variance, N / (N - 1) times as large.
       running_mean, running_var (D,): read in test mode, updated in train mode (from 0 if absent).
     Returns out (N, D) and the cache for `batchnorm_backward` and `batchnorm_backward_alt`.
     Raises ValueError where shapes or bn_param do not fit.
     Source: Ioffe and Szegedy, Batch normalization, ICML 2015, algorithm 1.
     """
     _check_shapes(x, gamma, beta)
+    _check_param("bn_param", bn_param, ("mode", "eps", "momentum", "running_mean", "running_var"))
     for name in ("running_mean", "running_var"):
         if name in bn_param and bn_param[name].shape != gamma.shape:
             raise ValueError(f"bn_param[{name!r}]: wanted shape {gamma.shape}, got {bn_param[name].shape}")
@@ -29,12 +33,13 @@ def batchnorm_forward(x, gamma, beta, bn_param):
     if mode == "train":
         xhat, mu, var, std = _standardize(x, eps, axis=0)
         for name, batch in (("running_mean", mu[0]), ("running_var", var[0])):
-            bn_param[name] = momentum * bn_param.get(name, np.zeros_like(batch)) + (1 - momentum) * batch
+            bn_param[name] = momentum * bn_param.get(name, 0.0) + (1 - momentum) * batch
     elif mode == "test":
         if "running_mean" not in bn_param or "running_var" not in bn_param:
             raise ValueError("bn_param: test mode needs running_mean and running_var; run a batch in train mode first")
         std = np.sqrt(bn_param["running_var"] + eps).astype(x.dtype, copy=False)
-        xhat = (x - bn_param["running_mean"].astype(x.dtype, copy=False)) / std
+        xhat = x - bn_param["running_mean"].astype(x.dtype, copy=False)
+        xhat /= std
     else:
         raise ValueError(f"bn_param['mode']: wanted 'train' or 'test', got {mode!r}")
     out = gamma * xhat
@@ -59,19 +64,20 @@ def batchnorm_backward(dout, cache):
         return dxc, dgamma, dbeta
     xc = xhat * std
     dinv = (dxhat * xc).sum(axis=0)
-    dstd = -dinv * inv**2  # inv = 1 / std
+    dstd = -dinv / std**2  # inv = 1 / std
     dvar = 0.5 * dstd * inv  # std = sqrt(var + eps)
-    dxc += 2 * xc * dvar / N  # var = mean(xc^2)
+    dxc += xc * (2 * dvar / N)  # var = mean(xc^2)
     dmu = -dxc.sum(axis=0)  # xc = x - mu
     dx = dxc + dmu / N  # mu = mean(x)
     return dx, dgamma, dbeta
 
 
 def batchnorm_backward_alt(dout, cache):
-    """The same gradients in closed form, with fewer passes over memory.
+    """The same gradients in closed form.
 
     dx = (N dxhat - sum dxhat - xhat * sum(dxhat * xhat)) / (N std), where dxhat = gamma * dout and the sums run over
     the batch.  gamma is the same for the whole batch, so that it comes out of the sums, and they are dbeta and dgamma.
+    As one expression it is hardly faster than the graph: each new (N, D) array costs.  Here dx is the only one.
     dout (N, D).  Returns dx (N, D), dgamma (D,), dbeta (D,).
     """
     xhat, gamma, std, mode = cache
@@ -91,11 +97,13 @@ def layernorm_forward(x, gamma, beta, ln_param):
     """Standardize each example over its features: xhat = (x - mu) / sqrt(var + eps), out = gamma * xhat + beta.
 
     x (N, D).  gamma (D,): scales.  beta (D,): shifts.  mu and var (N, 1): the mean and the (biased) variance of each
-    example, in training and at test time alike.  ln_param holds eps (1e-5 if absent).
-    Returns out (N, D) and the cache for `layernorm_backward`.  Raises ValueError where the shapes do not fit.
+    example, in training and at test time alike.
+    ln_param holds eps (1e-5 if absent).  A mode may stand there too; it changes nothing.
+    Returns out (N, D) and the cache for `layernorm_backward`.  Raises ValueError where shapes or ln_param do not fit.
     Source: Ba, Kiros and Hinton, Layer normalization, 2016, section 3.
     """
     _check_shapes(x, gamma, beta)
+    _check_param("ln_param", ln_param, ("mode", "eps"))
     xhat, _, _, std = _standardize(x, float(ln_param.get("eps", 1e-5)), axis=1)
     out = gamma * xhat
     out += beta
@@ -111,11 +119,76 @@ def layernorm_backward(dout, cache):
     xhat, gamma, std = cache
     dbeta = dout.sum(axis=0)
     dgamma = np.einsum("nd,nd->d", dout, xhat)
-    dxhat = dout * gamma
-    dx = dxhat - dxhat.mean(axis=1, keepdims=True)
-    dx -= xhat * (dxhat * xhat).mean(axis=1, keepdims=True)
-    dx /= std
-    return dx, dgamma, dbeta
+    return _standardize_backward(dout * gamma, xhat, std), dgamma, dbeta
+
+
+def spatial_batchnorm_forward(x, gamma, beta, bn_param):
+    """Batch norm of images: each channel is a feature, and each pixel of each image is one of its examples.
+
+    x (N, C, H, W).  gamma, beta (C,).  bn_param: as in `batchnorm_forward`, with D = C.
+    Returns out (N, C, H, W) and the cache for `spatial_batchnorm_backward`.
+    Raises ValueError where shapes or bn_param do not fit.
+    Source: Ioffe and Szegedy, Batch normalization, ICML 2015, section 3.2.
+    """
+    _check_images(x, gamma, beta, [x.shape[1:2]])
+    out, cache = batchnorm_forward(_pixels(x), gamma, beta, bn_param)
+    return _images(out, x.shape), cache
+
+
+def spatial_batchnorm_backward(dout, cache):
+    """Gradients of `spatial_batchnorm_forward`: those of `batchnorm_forward`, with pixels for examples.
+
+    dout (N, C, H, W).  Returns dx (N, C, H, W), dgamma (C,), dbeta (C,).
+    """
+    dx, dgamma, dbeta = batchnorm_backward_alt(_pixels(dout), cache)
+    return _images(dx, dout.shape), dgamma, dbeta
+
+
+def _pixels(x):
+    """Images (N, C, H, W) as examples (N * H * W, C).  Each channel lies in one piece in memory, so sums are fast."""
+    return x.swapaxes(0, 1).reshape(x.shape[1], -1).T
+
+
+def _images(x, shape):
+    """The inverse of `_pixels`, for images of that shape."""
+    N, C, H, W = shape
+    return x.T.reshape(C, N, H, W).swapaxes(0, 1)
+
+
+def spatial_groupnorm_forward(x, gamma, beta, G, gn_param):
+    """Standardize each group of channels of each example: xhat = (x - mu) / sqrt(var + eps), out = gamma * xhat + beta.
+
+    x (N, C, H, W).  G: the number of groups, C / G neighbouring channels each.  gamma, beta: (C,) or (1, C, 1, 1).  mu
+    and var (N * G, 1): the mean and the (biased) variance of each group, in training and at test time alike.
+    gn_param holds eps (1e-5 if absent).  A mode may stand there too; it changes nothing.
+    G = 1 is layer norm over (C, H, W), but for gamma and beta, which are here one a channel; G = C is instance norm.
+    Returns out (N, C, H, W) and the cache for `spatial_groupnorm_backward`.
+    Raises ValueError where shapes or gn_param do not fit, or G does not divide C.
+    Source: Wu and He, Group normalization, ECCV 2018, section 3, equations 1, 2, 6 and 7.
+    """
+    C = x.shape[1] if x.ndim == 4 else 0
+    _check_images(x, gamma, beta, [(C,), (1, C, 1, 1)])
+    _check_param("gn_param", gn_param, ("mode", "eps"))
+    if not isinstance(G, (int, np.integer)) or G < 1 or C % G:
+        raise ValueError(f"G: wanted a number of groups that divides the {C} channels, got {G}")
+    xhat, _, _, std = _standardize(x.reshape(len(x) * G, -1), float(gn_param.get("eps", 1e-5)), axis=1)
+    xhat = xhat.reshape(x.shape)
+    out = gamma.reshape(C, 1, 1) * xhat
+    out += beta.reshape(C, 1, 1)
+    return out, (xhat, gamma, std)
+
+
+def spatial_groupnorm_backward(dout, cache):
+    """Gradients of `spatial_groupnorm_forward`: the closed form of layer norm, with the means over each group.
+
+    dout (N, C, H, W).  Returns dx (N, C, H, W), and dgamma and dbeta in the shapes of gamma and beta.
+    """
+    xhat, gamma, std = cache
+    dbeta = dout.sum(axis=(0, 2, 3)).reshape(gamma.shape)
+    dgamma = np.einsum("nchw,nchw->c", dout, xhat).reshape(gamma.shape)
+    dxhat = dout * gamma.reshape(-1, 1, 1)
+    dx = _standardize_backward(dxhat.reshape(len(std), -1), xhat.reshape(len(std), -1), std)
+    return dx.reshape(dout.shape), dgamma, dbeta
 
 
 def _standardize(x, eps, axis):
@@ -124,14 +197,29 @@ def _standardize(x, eps, axis):
     The first entries along the axis are subtracted before anything is summed: the mean of what is left is small, so a
     mean of 1e4 costs no digits in float32.
     """
-    shift = x.take([0], axis)
+    shift = x[:1] if axis == 0 else x[:, :1]
     xhat = x - shift
     mean = xhat.mean(axis, keepdims=True)
     xhat -= mean
-    var = np.square(xhat).mean(axis, keepdims=True)
+    var = _mean_product(xhat, xhat, axis)
     std = np.sqrt(var + eps)
     xhat /= std
     return xhat, shift + mean, var, std
+
+
+def _standardize_backward(dxhat, xhat, std):
+    """The gradient of x, where xhat = _standardize(x, eps, axis=1), in closed form: see `layernorm_backward`."""
+    dx = xhat * -_mean_product(dxhat, xhat, axis=1)
+    dx += dxhat
+    dx -= dxhat.mean(axis=1, keepdims=True)
+    dx /= std
+    return dx
+
+
+def _mean_product(a, b, axis):
+    """mean(a * b) along the axis, 1 long there.  einsum adds the products up and writes none to memory."""
+    total = np.einsum("nd,nd->d", a, b)[None] if axis == 0 else np.einsum("nd,nd->n", a, b)[:, None]
+    return total / a.shape[axis]
 
 
 def _check_shapes(x, gamma, beta):
@@ -140,3 +228,20 @@ def _check_shapes(x, gamma, beta):
             f"wanted x (N, D), at least one example and one feature, with gamma and beta (D,), "
             f"got x {x.shape}, gamma {gamma.shape} and beta {beta.shape}"
         )
+
+
+def _check_images(x, gamma, beta, shapes):
+    if x.ndim != 4 or x.size == 0 or gamma.shape not in shapes or beta.shape != gamma.shape:
+        raise ValueError(
+            f"wanted x (N, C, H, W), none of them 0, with gamma and beta {' or '.join(map(str, shapes))}, "
+            f"got x {x.shape}, gamma {gamma.shape} and beta {beta.shape}"
+        )
+
+
+def _check_param(name, param, known):
+    if unknown := [key for key in param if key not in known]:
+        raise ValueError(f"{name}: wanted {', '.join(known)}, and nothing else; got {', '.join(map(repr, unknown))}")
+    if not param.get("eps", 0) >= 0:
+        raise ValueError(f"{name}['eps']: wanted 0 or more, got {param['eps']}")
+    if not 0 <= param.get("momentum", 0) <= 1:
+        raise ValueError(f"{name}['momentum']: wanted 0 to 1, got {param['momentum']}")

@@ -149,7 +149,7 @@ def check_layer(forward, backward, *args, tol=1e-7, h=1e-5, directions=None, see
     The arrays that forward and backward are given are read-only: a layer that writes into x or dout is a ValueError.
     """
     out, cache = forward(*_read_only(args))
-    dout = np.random.default_rng(seed).standard_normal(out.shape)
+    dout = np.random.default_rng([seed, 1]).standard_normal(out.shape)  # not what default_rng(seed) drew x from
     grads = backward(*_read_only([dout]), cache)
     grads = grads if isinstance(grads, tuple) else (grads,)
     layer = forward.__name__.removesuffix("_forward")

@@ -22,6 +22,10 @@ from cs231n.batchnorm import (
     batchnorm_forward,
     layernorm_backward,
     layernorm_forward,
+    spatial_batchnorm_backward,
+    spatial_batchnorm_forward,
+    spatial_groupnorm_backward,
+    spatial_groupnorm_forward,
 )
 from cs231n.dropout import dropout_backward, dropout_forward
 from cs231n.layer_utils import (
@@ -56,6 +60,18 @@ def affine_norm(N, T, M):
     return [*affine(N, T, M), (M,), (M,)]  # x, w, b, gamma, beta
 
 
+def spatial(N, T, M):
+    return [(N, M, T[0], T[-1]), (M,), (M,)]  # x, gamma, beta
+
+
+def grouped(N, T, M):
+    return [(N, 2 * M, T[0], T[-1]), (2 * M,), (2 * M,)]  # x, gamma, beta
+
+
+def grouped_4d(N, T, M):
+    return [(N, 2 * M, T[0], T[-1]), (1, 2 * M, 1, 1), (1, 2 * M, 1, 1)]  # x, gamma, beta
+
+
 # The parameter dict of a layer with M features.
 
 
@@ -76,6 +92,10 @@ def ln(M, dtype):
     return [{"eps": 1e-4}]
 
 
+def two_groups(M, dtype):
+    return [2, {"eps": 1e-4}]
+
+
 def drop(mode):
     return lambda M, dtype: [{"mode": mode, "p": 0.7, "seed": 3}]
 
@@ -88,14 +108,19 @@ def torch_affine(x, w, b):
 
 
 def torch_bn(x, gamma, beta, param):
-    if param["mode"] == "train" and len(x) == 1:
-        return beta + 0 * gamma * x  # F.batch_norm refuses a single example
+    if param["mode"] == "train" and x.numel() == x.shape[1]:
+        shape = (-1, *[1] * (x.ndim - 2))
+        return beta.reshape(shape) + 0 * gamma.reshape(shape) * x  # F.batch_norm refuses a single example
     mean, var = (torch.from_numpy(param[name].copy()) for name in ("running_mean", "running_var"))
     return F.batch_norm(x, mean, var, gamma, beta, training=param["mode"] == "train", eps=param["eps"])
 
 
 def torch_ln(x, gamma, beta, param):
     return F.layer_norm(x, gamma.shape, gamma, beta, eps=param["eps"])
+
+
+def torch_gn(x, gamma, beta, G, param):
+    return torch.group_norm(x, G, gamma.flatten(), beta.flatten(), param["eps"])  # F.group_norm refuses a single entry
 
 
 def torch_dropout(x, param):
@@ -140,6 +165,12 @@ LAYERS = {
     "batchnorm, test": Layer(batchnorm_forward, batchnorm_backward, norm, torch_bn, bn_test),
     "batchnorm, alt, test": Layer(batchnorm_forward, batchnorm_backward_alt, norm, torch_bn, bn_test),
     "layernorm": Layer(layernorm_forward, layernorm_backward, norm, torch_ln, ln),
+    "spatial_batchnorm": Layer(spatial_batchnorm_forward, spatial_batchnorm_backward, spatial, torch_bn, bn_train),
+    "spatial_batchnorm, test": Layer(spatial_batchnorm_forward, spatial_batchnorm_backward, spatial, torch_bn, bn_test),
+    "spatial_groupnorm": Layer(spatial_groupnorm_forward, spatial_groupnorm_backward, grouped, torch_gn, two_groups),
+    "spatial_groupnorm, 4d": Layer(
+        spatial_groupnorm_forward, spatial_groupnorm_backward, grouped_4d, torch_gn, two_groups
+    ),
     "dropout": Layer(dropout_forward, dropout_backward, elementwise, torch_dropout, drop("train")),
     "dropout, test": Layer(dropout_forward, dropout_backward, elementwise, torch_dropout, drop("test")),
     "affine_relu": Layer(
@@ -167,6 +198,13 @@ LAYERS = {
         ln,
     ),
 }
+
+
+def arrays_in(param):
+    """The arrays in a layer's parameter dict, its running averages."""
+    return [v for p in param if isinstance(p, dict) for v in p.values() if isinstance(v, np.ndarray)]
+
+
 LOSSES = {
     "softmax": (softmax_loss, F.cross_entropy),
     "svm": (svm_loss, lambda x, y: F.multi_margin_loss(x, y, p=1, margin=1) * x.shape[1]),  # torch divides by C
@@ -197,7 +235,8 @@ def draw_scores(N=7, C=5, scale=2, dtype=np.float64, seed=0):
 @every_layer
 def test_gradients_agree_with_numerical_ones(layer):
     arrays, param = layer.draw(N=4)
-    check_layer(layer.forward, layer.backward, *arrays, *param, tol=1e-7)
+    # With the seed of x, dout would be x itself, to which a norm's dx is orthogonal: a check of zeros.
+    check_layer(layer.forward, layer.backward, *arrays, *param, tol=1e-7, seed=1)
 
 
 @every_layer
@@ -232,7 +271,7 @@ def test_gradients_come_in_the_order_and_shapes_of_the_arguments(layer, N, T, M,
 @any_shape
 def test_arguments_and_dout_are_not_written_to(layer, N, T, M, seed):
     arrays, param = layer.draw(N, T, M, seed=seed)
-    kept_arrays = [v for p in param for v in p.values() if isinstance(v, np.ndarray)]  # running averages are replaced
+    kept_arrays = arrays_in(param)  # running averages are replaced
     before = [a.tobytes() for a in arrays + kept_arrays]
     _, _, dout = layer.run(arrays, param, seed)
     assert [a.tobytes() for a in arrays + kept_arrays] == before
@@ -253,8 +292,7 @@ def test_backward_can_be_called_twice(layer):
 def test_float32_in_float32_out(layer, N, T, M, seed):
     arrays, param = layer.draw(N, T, M, np.float32, seed)
     out, grads, _ = layer.run(arrays, param)
-    running = [v for p in param for v in p.values() if isinstance(v, np.ndarray)]
-    assert {a.dtype for a in [out, *grads, *running]} == {np.dtype(np.float32)}
+    assert {a.dtype for a in [out, *grads, *arrays_in(param)]} == {np.dtype(np.float32)}
 
 
 # Every loss.

@@ -1,4 +1,4 @@
-"""Threads shared fairly, and a table of ratios under the report of pytest-benchmark."""
+"""Threads shared fairly, and tables of ratios under the report of pytest-benchmark."""
 
 import platform
 
@@ -18,7 +18,10 @@ def same_threads():
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """For each group: the median time of ours and of torch, their ratio, and the floor, which no program can pass."""
+    """For each group: the median time of ours and of torch, their ratio, and the floor, which no program can pass.
+
+    Below, the groups that were also measured as a graph and as a formula: their times, and ours beside each.
+    """
     groups = {}
     for benchmark in config._benchmarksession.benchmarks:
         groups.setdefault(benchmark.group, {})[benchmark.params["side"]] = 1e3 * benchmark.stats.median
@@ -36,3 +39,9 @@ def pytest_terminal_summary(terminalreporter, config):
         write(line + (f"{ms['floor']:9.2f}{ms['floor'] / ms['ours']:9.0%}" if "floor" in ms else ""))
     if ratios:
         write(f"{'geometric mean':44}{'':18}{np.exp(np.mean(np.log(ratios))):8.2f}")
+    walked = {group: ms for group, ms in groups.items() if {"ours", "graph", "formula"} <= ms.keys()}
+    if walked:
+        write(f"\n{'':44}{'ours':>9}{'graph':>9}{'ratio':>8}{'formula':>9}{'ratio':>8}")
+    for group, ms in walked.items():
+        line = f"{group:44}{ms['ours']:9.2f}"
+        write(line + "".join(f"{ms[side]:9.2f}{ms['ours'] / ms[side]:8.2f}" for side in ("graph", "formula")))
