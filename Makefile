@@ -45,7 +45,9 @@ notebooks: $(SET_UP) ## execute every notebook afresh, in place, and keep the ou
 	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 bench: $(SET_UP) ## measure speed, beside PyTorch on the same threads
-	@$(VENV_PYTHON) -m pytest tests/benchmarks --benchmark-only $(BENCH_ARGS)
+	@for file in tests/benchmarks/test_*.py; do \
+	  $(VENV_PYTHON) -m pytest $$file --benchmark-only $(BENCH_ARGS) || failed=1; \
+	done; [ -z "$$failed" ]  # each in a process of its own: what the allocator keeps from one slows or speeds the next
 
 train: $(SET_UP) ## train the PyTorch ResNet on CIFAR-10, on a GPU where there is one
 	@$(VENV_PYTHON) -m cs231n.pytorch_cifar10 $(TRAIN_ARGS)

@@ -137,3 +137,11 @@ def test_colours_are_those_of_okabe_and_ito():
 def test_a_dead_filter_is_grey():
     (drawn,) = plots.filters(np.zeros((1, 3, 2, 2))).axes[0].images
     assert (drawn.get_array() == 127).all()
+
+
+def test_a_band_is_the_mean_and_one_standard_deviation():
+    _, ax = plots.figure()
+    plots.band(ax, {"keep 0.5": np.array([[1.0, 2.0], [3.0, 2.0]])})
+    assert ax.lines[0].get_ydata().tolist() == [2.0, 2.0]
+    (path,) = ax.collections[0].get_paths()
+    assert {tuple(point) for point in path.vertices.tolist()} >= {(0, 1), (0, 3), (1, 2)}
