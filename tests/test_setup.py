@@ -1,5 +1,6 @@
 """What make says and does, that the lists of packages agree, and that the installed package stands alone."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -85,9 +86,11 @@ def test_the_pins_that_the_pack_leans_on():
 # --- make ---
 
 
-def make(*arguments, folder=ROOT, **env):
-    command = ["make", "--no-print-directory", *arguments, *(f"{name}={value}" for name, value in env.items())]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+def make(*arguments, folder=ROOT, **variables):
+    """Run make as from a shell, even where the tests themselves run under `make test`."""
+    command = ["make", *arguments, *(f"{name}={value}" for name, value in variables.items())]
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
