@@ -365,20 +365,16 @@ def test_offline_it_fails_once_and_is_not_tried_again_for_a_while(tmp_path, mirr
     assert not asked
 
 
-def test_it_is_tried_again_when_asked_for_when_time_has_passed_or_elsewhere(tmp_path, mirrors, monkeypatch):
-    for change in ("asked for", "time has passed", "elsewhere"):
-        folder = tmp_path / change
-        mirrors("missing")
-        with pytest.raises(DownloadError):
-            fetch_cifar10(folder)
-        mirrors("missing" if change != "elsewhere" else "good")
-        monkeypatch.setattr(cifar10, "RETRY_AFTER", -1.0 if change == "time has passed" else 3600.0)
-        monkeypatch.setattr(cifar10, "_bring", lambda sources, folder: folder)
-        assert fetch_cifar10(folder, retry=change == "asked for") == folder
-        assert not (folder / ".last-failure.json").exists()
-        monkeypatch.undo()
-        monkeypatch.setattr(cifar10, "MD5", MD5)
-        monkeypatch.setattr(cifar10, "PATIENCE", 0.5)
+@pytest.mark.parametrize("change", ["asked for", "time has passed", "elsewhere"])
+def test_it_is_tried_again_when(change, tmp_path, mirrors, monkeypatch):
+    mirrors("missing")
+    with pytest.raises(DownloadError):
+        fetch_cifar10(tmp_path)
+    mirrors("good" if change == "elsewhere" else "missing")
+    monkeypatch.setattr(cifar10, "RETRY_AFTER", -1.0 if change == "time has passed" else 3600.0)
+    monkeypatch.setattr(cifar10, "_bring", lambda sources, folder: folder)
+    assert fetch_cifar10(tmp_path, retry=change == "asked for") == tmp_path
+    assert not (tmp_path / ".last-failure.json").exists()
 
 
 def test_hosts_that_do_not_answer_cost_one_wait_for_all(tmp_path, mirrors):
