@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch"}  # where conda-forge names a package otherwise
 
+VENV_PYTHON = Path(".venv/bin/python")
+
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
@@ -103,6 +105,13 @@ def copy(tmp_path):
     return folder
 
 
+def write_script(path, script):
+    """An executable that plays a Python."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
 @needs_make
 def test_make_alone_explains_every_target():
     done = make()
@@ -127,8 +136,7 @@ def test_make_alone_explains_every_target():
 def test_a_python_that_will_not_do_is_one_clear_line(copy, script, says):
     python = copy / "their python"
     if script:
-        python.write_text(f"#!/bin/sh\n{script}\n")
-        python.chmod(0o755)
+        write_script(python, script)
     done = make("install", folder=copy, PYTHON=python)
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if not line.startswith("make: *** ")]
@@ -139,12 +147,8 @@ def test_a_python_that_will_not_do_is_one_clear_line(copy, script, says):
 
 @needs_make
 def test_what_pip_says_last_is_the_one_line(copy):
-    venv_python = copy / ".venv" / "bin" / "python"
-    venv_python.parent.mkdir(parents=True)
-    venv_python.write_text(
-        '#!/bin/sh\ncase "$*" in *"pip install"*) echo noise; echo ERROR: No matching distribution >&2; exit 1;; esac\n'
-    )
-    venv_python.chmod(0o755)
+    fails = 'case "$*" in *"pip install"*) echo noise; echo ERROR: No matching distribution >&2; exit 1;; esac'
+    write_script(copy / VENV_PYTHON, fails)
     done = make("install", folder=copy)
     assert done.returncode == 2
     assert "make: pip failed: No matching distribution (all of it: .venv/install.log" in done.stderr
@@ -153,10 +157,7 @@ def test_what_pip_says_last_is_the_one_line(copy):
 
 @needs_make
 def test_a_second_call_does_no_set_up_again(copy):
-    venv_python = copy / ".venv" / "bin" / "python"
-    venv_python.parent.mkdir(parents=True)
-    venv_python.write_text('#!/bin/sh\ncase "$*" in *"pip install"*) echo x >>pip-ran;; esac\n')
-    venv_python.chmod(0o755)
+    write_script(copy / VENV_PYTHON, 'case "$*" in *"pip install"*) echo x >>pip-ran;; esac')
     for _ in range(2):
         done = make("install", folder=copy)
         assert done.returncode == 0, done.stderr
@@ -165,10 +166,7 @@ def test_a_second_call_does_no_set_up_again(copy):
 
 @needs_make
 def test_an_environment_made_for_another_folder_is_made_anew(copy):
-    venv_python = copy / ".venv" / "bin" / "python"
-    venv_python.parent.mkdir(parents=True)
-    venv_python.write_text("#!/bin/sh\n")
-    venv_python.chmod(0o755)
+    write_script(copy / VENV_PYTHON, "")
     assert make("install", folder=copy).returncode == 0
     moved = copy.rename(copy.with_name("moved"))
     done = make("install", folder=moved, PYTHON="/nowhere")
