@@ -8,6 +8,8 @@ of a group of channels.
 
 import numpy as np
 
+from cs231n.utils import check_keys
+
 
 def batchnorm_forward(x, gamma, beta, bn_param):
     """Standardize each feature over the batch: xhat = (x - mu) / sqrt(var + eps), out = gamma * xhat + beta.
@@ -239,8 +241,7 @@ def _check_images(x, gamma, beta, shapes):
 
 
 def _check_param(name, param, known):
-    if unknown := [key for key in param if key not in known]:
-        raise ValueError(f"{name}: wanted {', '.join(known)}, and nothing else; got {', '.join(map(repr, unknown))}")
+    check_keys(name, param, known)
     if not param.get("eps", 0) >= 0:
         raise ValueError(f"{name}['eps']: wanted 0 or more, got {param['eps']}")
     if not 0 <= param.get("momentum", 0) <= 1:

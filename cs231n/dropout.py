@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from cs231n.utils import check_keys
+
 
 def dropout_forward(x, dropout_param):
     """Keep each unit with probability p, and scale what is kept so that the expectation stays: y = x * mask / p.
@@ -13,9 +15,10 @@ def dropout_forward(x, dropout_param):
       rng: the `numpy.random.Generator` that draws the mask, or instead
       seed: the same mask at every call, which a gradient check needs.  With neither, each call draws afresh.
     Returns out (the shape and dtype of x) and the cache for `dropout_backward`.
-    Raises ValueError for a p or a mode that is neither.
+    Raises ValueError for a dropout_param that does not fit.
     Source: Srivastava et al., Dropout, JMLR 15, 2014, section 10 (the inverted form).
     """
+    check_keys("dropout_param", dropout_param, ("mode", "p", "rng", "seed"))
     mode, p = dropout_param.get("mode"), dropout_param.get("p")
     if p is None or not 0 < p <= 1:
         raise ValueError(f"dropout_param['p']: wanted a probability of keeping, 0 < p <= 1, got {p}")

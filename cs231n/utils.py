@@ -57,6 +57,12 @@ def check_count(name, count, least, most=None):
     return int(count)
 
 
+def check_keys(name, param, known):
+    """Raise ValueError, naming it, if the dict param holds a key that is not known."""
+    if unknown := [key for key in param if key not in known]:
+        raise ValueError(f"{name}: wanted {', '.join(known)}, and nothing else; got {', '.join(map(repr, unknown))}")
+
+
 def read_images(data_dir=None):
     """CIFAR-10 as it was published, or its stand-in where it is not to be had, which a warning then says.
 

@@ -1,0 +1,133 @@
+"""Convolution and max-pooling, as loops that read like their formulas.
+
+Images are (N, C, H, W): N examples, C channels, H rows and W columns of pixels.  `cs231n.fast_layers` computes the
+same, some thousand times faster.
+"""
+
+import numpy as np
+
+from cs231n.utils import check_count, check_keys
+
+
+def conv_forward_naive(x, w, b, conv_param):
+    """Slide F filters over each image: out[n,f,i,j] = sum over c,p,q of xp[n, c, i s + p, j s + q] w[f,c,p,q] + b[f].
+
+    x (N, C, H, W).  w (F, C, KH, KW): filters.  b (F,): biases.  xp is x in a frame of zeros, pad pixels wide.
+    conv_param holds stride, s >= 1 (1 if absent), and pad >= 0 (0 if absent).
+    Returns out (N, F, H_out, W_out), H_out = floor((H + 2 pad - KH) / s) + 1 and W_out likewise, and the cache for
+    `conv_backward_naive`.  Raises ValueError where shapes or conv_param do not fit.
+    Mathematicians call this the cross-correlation; their convolution mirrors the filters first.
+    Source: LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE 86, 1998, section II.A.
+    """
+    shape, s, pad = conv_geometry(x, w, b, conv_param)
+    KH, KW = w.shape[2:]
+    xp = pad_images(x, pad)
+    out = np.empty(shape, x.dtype)
+    for n, f, i, j in np.ndindex(shape):
+        rows, columns = slice(i * s, i * s + KH), slice(j * s, j * s + KW)
+        out[n, f, i, j] = np.sum(xp[n, :, rows, columns] * w[f]) + b[f]
+    return out, (x, w, b, conv_param)
+
+
+def conv_backward_naive(dout, cache):
+    """Gradients of `conv_forward_naive`: dout[n,f,i,j] flows to every factor of the sum that made out[n,f,i,j].
+
+    dout (N, F, H_out, W_out).  Returns dx (N, C, H, W), dw (F, C, KH, KW), db (F,).
+    Raises ValueError where dout does not have the shape of out.  Derived in notebook 04, section 4.2.
+    """
+    x, w, b, conv_param = cache
+    shape, s, pad = conv_geometry(x, w, b, conv_param)
+    check_dout(dout, shape)
+    KH, KW = w.shape[2:]
+    xp = pad_images(x, pad)
+    dxp, dw, db = np.zeros_like(xp), np.zeros_like(w), np.zeros_like(b)
+    for n, f, i, j in np.ndindex(shape):
+        rows, columns = slice(i * s, i * s + KH), slice(j * s, j * s + KW)
+        dxp[n, :, rows, columns] += dout[n, f, i, j] * w[f]
+        dw[f] += dout[n, f, i, j] * xp[n, :, rows, columns]
+        db[f] += dout[n, f, i, j]
+    return crop_images(dxp, pad), dw, db
+
+
+def max_pool_forward_naive(x, pool_param):
+    """Keep the maximum of each window of each channel: out[n,c,i,j] = max over p,q of x[n, c, i s + p, j s + q].
+
+    x (N, C, H, W).  pool_param holds pool_height and pool_width, 0 <= p < pool_height and 0 <= q < pool_width, and
+    stride, s >= 1.  Where s is smaller than the window, windows overlap.
+    Returns out (N, C, H_out, W_out), H_out = floor((H - pool_height) / s) + 1 and W_out likewise, and the cache for
+    `max_pool_backward_naive`.  Raises ValueError where x or pool_param do not fit.
+    """
+    shape, s, (PH, PW) = pool_geometry(x, pool_param)
+    out = np.empty(shape, x.dtype)
+    for n, c, i, j in np.ndindex(shape):
+        rows, columns = slice(i * s, i * s + PH), slice(j * s, j * s + PW)
+        out[n, c, i, j] = x[n, c, rows, columns].max()
+    return out, (x, pool_param)
+
+
+def max_pool_backward_naive(dout, cache):
+    """Gradient of `max_pool_forward_naive`: dout[n,c,i,j] goes to the pixel that was the maximum of its window.
+
+    Among equals, common after a ReLU, the first in reading order gets it all.
+    dout (N, C, H_out, W_out).  Returns dx (N, C, H, W).  Raises ValueError where dout does not have the shape of out.
+    """
+    x, pool_param = cache
+    shape, s, (PH, PW) = pool_geometry(x, pool_param)
+    check_dout(dout, shape)
+    dx = np.zeros_like(x)
+    for n, c, i, j in np.ndindex(shape):
+        rows, columns = slice(i * s, i * s + PH), slice(j * s, j * s + PW)
+        p, q = np.unravel_index(np.argmax(x[n, c, rows, columns]), (PH, PW))
+        dx[n, c, i * s + p, j * s + q] += dout[n, c, i, j]
+    return dx
+
+
+# What the fast layers share with these.
+
+
+def conv_geometry(x, w, b, conv_param):
+    """The shape of a convolution's output, its stride and its pad.  Raises ValueError where arguments do not fit."""
+    check_keys("conv_param", conv_param, ("stride", "pad"))
+    s = check_count("conv_param['stride']", conv_param.get("stride", 1), 1)
+    pad = check_count("conv_param['pad']", conv_param.get("pad", 0), 0)
+    if x.ndim != 4 or w.ndim != 4 or x.size == 0 or w.size == 0 or w.shape[1] != x.shape[1] or b.shape != w.shape[:1]:
+        raise ValueError(
+            f"wanted x (N, C, H, W), w (F, C, KH, KW) and b (F,), none of them empty, "
+            f"got x {x.shape}, w {w.shape} and b {b.shape}"
+        )
+    if x.dtype.kind != "f":
+        raise ValueError(f"x: wanted floats, got {x.dtype}; x.astype(np.float32) makes them")
+    padded = x.shape[2] + 2 * pad, x.shape[3] + 2 * pad
+    return (len(x), len(w), *_output_size(padded, w.shape[2:], s)), s, pad
+
+
+def pool_geometry(x, pool_param):
+    """The shape of a pooling's output, its stride and its window (PH, PW).  Raises ValueError for what does not fit."""
+    names = "pool_height", "pool_width", "stride"
+    check_keys("pool_param", pool_param, names)
+    PH, PW, s = (check_count(f"pool_param[{name!r}]", pool_param.get(name), 1) for name in names)
+    if x.ndim != 4 or x.size == 0:
+        raise ValueError(f"x: wanted images (N, C, H, W), at least one pixel, got {x.shape}")
+    return (*x.shape[:2], *_output_size(x.shape[2:], (PH, PW), s)), s, (PH, PW)
+
+
+def check_dout(dout, shape):
+    if dout.shape != shape:
+        raise ValueError(f"dout: wanted the shape of out, {shape}, got {dout.shape}")
+
+
+def pad_images(x, pad):
+    """x in a frame of zeros, pad pixels wide: (N, C, H + 2 pad, W + 2 pad)."""
+    return np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad))) if pad else x
+
+
+def crop_images(xp, pad):
+    """xp without its frame: what `pad_images` came from."""
+    return xp[:, :, pad:-pad, pad:-pad] if pad else xp
+
+
+def _output_size(size, window, s):
+    """How often the window fits into the image, moved by s pixels at a time: (H_out, W_out)."""
+    if window[0] > size[0] or window[1] > size[1]:
+        raise ValueError(f"a window of {window} pixels does not fit into an image of {size}, its padding included")
+    return tuple((length - reach) // s + 1 for length, reach in zip(size, window, strict=True))

@@ -1,0 +1,132 @@
+"""Convolution and max-pooling as in `cs231n.conv_layers`: the same arguments and results, through im2col and GEMM.
+
+im2col copies each patch of an image that a filter looks at into a column of X_col; a filter is a row of W_row.  A
+convolution is then one matrix product, Out = W_row X_col, for which every machine has fast code (BLAS calls it GEMM).
+Columns take KH * KW times the memory of the images, more than a cache holds for a whole batch.  So a few images are
+taken at a time, on every core some, and their columns are gone before the next come: see `cs231n.parallel`.
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cs231n import winograd
+from cs231n.conv_layers import check_dout, conv_geometry, crop_images, pad_images, pool_geometry
+from cs231n.parallel import in_parallel
+
+
+def conv_forward_fast(x, w, b, conv_param):
+    """As `conv_forward_naive`: Out = W_row X_col + b."""
+    shape, stride, pad = conv_geometry(x, w, b, conv_param)
+    cache = x, w, b, conv_param
+    if winograd.fits(w, stride, pad):
+        return winograd.winograd_forward(x, w, b, pad), cache
+    _, F, H_out, W_out = shape
+    W_row = w.reshape(F, -1)
+    out = np.empty(shape, x.dtype)
+
+    def forward(blocks):
+        for block in blocks:
+            X_col = im2col(x[block], *w.shape[2:], stride, pad)
+            Out = W_row @ X_col
+            Out += b[:, None]
+            out[block] = Out.reshape(F, -1, H_out, W_out).swapaxes(0, 1)
+
+    in_parallel(forward, len(x), W_row[0].size * H_out * W_out)
+    return out, cache
+
+
+def conv_backward_fast(dout, cache, need_dx=True):
+    """As `conv_backward_naive`: dW_row = dOut X_col^T, db = sum of dOut's columns, and dX_col = W_row^T dOut.
+
+    The first layer of a net has nobody to hand dx to: with need_dx=False it is not computed, and None is returned.
+    """
+    x, w, b, conv_param = cache
+    shape, stride, pad = conv_geometry(x, w, b, conv_param)
+    check_dout(dout, shape)
+    if winograd.fits(w, stride, pad):
+        return *winograd.winograd_backward(dout, x, w, pad, need_dx), dout.sum(axis=(0, 2, 3))
+    _, F, H_out, W_out = shape
+    W_row = w.reshape(F, -1)
+    dx = np.empty_like(x) if need_dx else None
+
+    def backward(blocks):
+        dW_row, db = np.zeros_like(W_row), np.zeros_like(b)
+        for block in blocks:
+            X_col = im2col(x[block], *w.shape[2:], stride, pad)
+            dOut = dout[block].swapaxes(0, 1).reshape(F, -1)
+            dW_row += dOut @ X_col.T
+            db += dOut.sum(axis=1)
+            if need_dx:
+                dX_col = W_row.T @ dOut
+                dx[block] = col2im(dX_col, x[block].shape, *w.shape[2:], stride, pad)
+        return dW_row, db
+
+    dW_rows, dbs = zip(*in_parallel(backward, len(x), W_row[0].size * H_out * W_out), strict=True)
+    return dx, sum(dW_rows).reshape(w.shape), sum(dbs)
+
+
+def im2col(x, kernel_h, kernel_w, stride=1, pad=0):
+    """The patches of x (N, C, H, W) that a kernel looks at, as columns: (C * kernel_h * kernel_w, N * H_out * W_out).
+
+    The rows run over c, p, q, the columns over n, i, j: X_col[(c,p,q), (n,i,j)] = xp[n, c, i stride + p, j stride + q].
+    xp, H_out and W_out are those of `conv_forward_naive`.
+    """
+    kernel = kernel_h, kernel_w
+    patches = sliding_window_view(pad_images(x, pad), kernel, axis=(2, 3))[:, :, ::stride, ::stride]
+    return patches.transpose(1, 4, 5, 0, 2, 3).reshape(x.shape[1] * kernel_h * kernel_w, -1)
+
+
+def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
+    """The adjoint of `im2col`: each entry of cols is added to the pixel that it was, or would have been, copied from.
+
+    cols (C * kernel_h * kernel_w, N * H_out * W_out).  x_shape: (N, C, H, W).  Returns an array of that shape.
+    """
+    N, C, H, W = x_shape
+    H_out, W_out = (H + 2 * pad - kernel_h) // stride + 1, (W + 2 * pad - kernel_w) // stride + 1
+    cols = cols.reshape(C, kernel_h, kernel_w, N, H_out, W_out)
+    xp = np.zeros((C, N, H + 2 * pad, W + 2 * pad), cols.dtype)
+    for p, q in np.ndindex(kernel_h, kernel_w):
+        xp[:, :, p : p + stride * H_out : stride, q : q + stride * W_out : stride] += cols[:, p, q]
+    return crop_images(xp.swapaxes(0, 1), pad)
+
+
+def max_pool_forward_fast(x, pool_param):
+    """As `max_pool_forward_naive`: for each place in the window, the maximum of all windows' pixels there so far."""
+    shape, stride, window = pool_geometry(x, pool_param)
+    out = np.empty(shape, x.dtype)
+
+    def forward(blocks):
+        for block in blocks:
+            pixels = _pixels(x[block], shape, stride)
+            out[block] = pixels(0, 0)
+            for p, q in np.ndindex(window):
+                np.maximum(out[block], pixels(p, q), out=out[block])
+
+    in_parallel(forward, len(x), x[0].size)
+    return out, (x, out, pool_param)
+
+
+def max_pool_backward_fast(dout, cache):
+    """As `max_pool_backward_naive`: the first place in the window with the maximum takes dout, all of it."""
+    x, out, pool_param = cache
+    shape, stride, window = pool_geometry(x, pool_param)
+    check_dout(dout, shape)
+    dx = np.zeros_like(x)
+
+    def backward(blocks):
+        for block in blocks:
+            pixels, dpixels = _pixels(x[block], shape, stride), _pixels(dx[block], shape, stride)
+            left = dout[block].copy()
+            for p, q in np.ndindex(window):
+                taken = left * (pixels(p, q) == out[block])
+                dpixels(p, q)[...] += taken
+                left -= taken
+
+    in_parallel(backward, len(x), x[0].size)
+    return dx
+
+
+def _pixels(x, shape, stride):
+    """A function of p and q that gives a view (N, C, H_out, W_out) of the pixels at p, q in their windows."""
+    H, W = stride * shape[2], stride * shape[3]
+    return lambda p, q: x[:, :, p : p + H : stride, q : q + W : stride]
