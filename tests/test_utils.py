@@ -13,6 +13,7 @@ from cs231n.layers import affine_backward, affine_forward, relu_backward, relu_f
 from cs231n.utils import (
     check_count,
     check_gradient,
+    check_keys,
     check_layer,
     check_loss,
     check_model,
@@ -329,13 +330,19 @@ def test_check_layer_catches_a_forward_that_writes_into_x():
         check_layer(forward, lambda dout, mask: dout * mask, random(3, 4))
 
 
+def test_check_keys_names_the_dict_the_unknown_key_and_the_known_ones():
+    check_keys("pool_param", {"stride": 2}, ("pool_height", "stride"))
+    with pytest.raises(ValueError, match="pool_param: wanted pool_height, stride, and nothing else; got 'strid'"):
+        check_keys("pool_param", {"strid": 2}, ("pool_height", "stride"))
+
+
 def test_check_layer_leaves_its_arguments_as_they_were():
     args = random(3, 4), {"mode": "train", "p": 0.5, "seed": 0, "seen": []}
     before = copy.deepcopy(args)
 
     def forward(x, param):
         param["seen"].append(1)
-        return dropout_forward(x, param)
+        return dropout_forward(x, {key: value for key, value in param.items() if key != "seen"})
 
     check_layer(forward, dropout_backward, *args, log=str)
     np.testing.assert_array_equal(args[0], before[0])

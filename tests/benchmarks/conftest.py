@@ -22,21 +22,23 @@ def pytest_terminal_summary(terminalreporter, config):
 
     Below, the groups that were also measured as a graph and as a formula: their times, and ours beside each.
     """
-    groups = {}
+    groups, peaks = {}, {}
     for benchmark in config._benchmarksession.benchmarks:
+        peaks |= {benchmark.group: benchmark.extra_info["peak"]} if "peak" in benchmark.extra_info else {}
         groups.setdefault(benchmark.group, {})[benchmark.params["side"]] = 1e3 * benchmark.stats.median
     blas = ", ".join(sorted({info["internal_api"] for info in threadpool_info() if info["user_api"] == "blas"}))
     write = terminalreporter.write_line
     terminalreporter.section(f"medians in ms, {THREADS} threads, float32")
     write(f"Python {platform.python_version()}, NumPy {np.__version__} ({blas}), torch {torch.__version__}\n")
-    write(f"{'':44}{'ours':>9}{'torch':>9}{'ratio':>8}{'floor':>9}{'reached':>9}")
+    write(f"{'':44}{'ours':>9}{'torch':>9}{'ratio':>8}{'floor':>9}{'reached':>9}{'peak MB':>9}")
     ratios = []
     for group, ms in groups.items():
         if not {"ours", "torch"} <= ms.keys():
             continue
         ratios.append(ms["ours"] / ms["torch"])
         line = f"{group:44}{ms['ours']:9.2f}{ms['torch']:9.2f}{ratios[-1]:8.2f}"
-        write(line + (f"{ms['floor']:9.2f}{ms['floor'] / ms['ours']:9.0%}" if "floor" in ms else ""))
+        line += f"{ms['floor']:9.2f}{ms['floor'] / ms['ours']:9.0%}" if "floor" in ms else " " * 18
+        write((line + (f"{peaks[group]:9.0f}" if group in peaks else "")).rstrip())
     if ratios:
         write(f"{'geometric mean':44}{'':18}{np.exp(np.mean(np.log(ratios))):8.2f}")
     walked = {group: ms for group, ms in groups.items() if {"ours", "graph", "formula"} <= ms.keys()}
