@@ -830,7 +830,8 @@ def test_killed_at_20_random_moments_a_run_ends_bit_for_bit_as_if_never_stopped(
             child = start_child(path)
             time.sleep(rng.uniform(0, 0.08))
         kills += kill(child)
-        if path.exists() and contents(path)["meta"]["step"] == 12 * STEPS:  # the end, on a fast machine: begin again
+        if path.exists() and contents(path)["meta"]["step"] > 12 * STEPS - 6:  # too few writes left to hang in one
+            killable_run(path).train()
             assert_same(contents(path), expected)
             path.unlink()
     killable_run(path).train()
