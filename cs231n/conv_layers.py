@@ -98,7 +98,7 @@ def conv_geometry(x, w, b, conv_param):
     if x.dtype.kind != "f":
         raise ValueError(f"x: wanted floats, got {x.dtype}; x.astype(np.float32) makes them")
     padded = x.shape[2] + 2 * pad, x.shape[3] + 2 * pad
-    return (len(x), len(w), *_output_size(padded, w.shape[2:], s)), s, pad
+    return (len(x), len(w), *output_size(padded, w.shape[2:], s)), s, pad
 
 
 def pool_geometry(x, pool_param):
@@ -108,7 +108,7 @@ def pool_geometry(x, pool_param):
     PH, PW, s = (check_count(f"pool_param[{name!r}]", pool_param.get(name), 1) for name in names)
     if x.ndim != 4 or x.size == 0:
         raise ValueError(f"x: wanted images (N, C, H, W), at least one pixel, got {x.shape}")
-    return (*x.shape[:2], *_output_size(x.shape[2:], (PH, PW), s)), s, (PH, PW)
+    return (*x.shape[:2], *output_size(x.shape[2:], (PH, PW), s)), s, (PH, PW)
 
 
 def check_dout(dout, shape):
@@ -126,8 +126,8 @@ def crop_images(xp, pad):
     return xp[:, :, pad:-pad, pad:-pad] if pad else xp
 
 
-def _output_size(size, window, s):
-    """How often the window fits into the image, moved by s pixels at a time: (H_out, W_out)."""
+def output_size(size, window, stride):
+    """How often the window fits into the image, moved by stride pixels at a time: (H_out, W_out)."""
     if window[0] > size[0] or window[1] > size[1]:
         raise ValueError(f"a window of {window} pixels does not fit into an image of {size}, its padding included")
-    return tuple((length - reach) // s + 1 for length, reach in zip(size, window, strict=True))
+    return tuple((length - reach) // stride + 1 for length, reach in zip(size, window, strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from cs231n import winograd
-from cs231n.conv_layers import check_dout, conv_geometry, crop_images, pad_images, pool_geometry
+from cs231n.conv_layers import check_dout, conv_geometry, crop_images, output_size, pad_images, pool_geometry
 from cs231n.parallel import in_parallel
 
 
@@ -82,7 +82,7 @@ def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
     cols (C * kernel_h * kernel_w, N * H_out * W_out).  x_shape: (N, C, H, W).  Returns an array of that shape.
     """
     N, C, H, W = x_shape
-    H_out, W_out = (H + 2 * pad - kernel_h) // stride + 1, (W + 2 * pad - kernel_w) // stride + 1
+    H_out, W_out = output_size((H + 2 * pad, W + 2 * pad), (kernel_h, kernel_w), stride)
     cols = cols.reshape(C, kernel_h, kernel_w, N, H_out, W_out)
     xp = np.zeros((C, N, H + 2 * pad, W + 2 * pad), cols.dtype)
     for p, q in np.ndindex(kernel_h, kernel_w):
@@ -93,13 +93,14 @@ def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
 def max_pool_forward_fast(x, pool_param):
     """As `max_pool_forward_naive`: for each place in the window, the maximum of all windows' pixels there so far."""
     shape, stride, window = pool_geometry(x, pool_param)
+    first, *others = np.ndindex(window)
     out = np.empty(shape, x.dtype)
 
     def forward(blocks):
         for block in blocks:
             pixels = _pixels(x[block], shape, stride)
-            out[block] = pixels(0, 0)
-            for p, q in np.ndindex(window):
+            out[block] = pixels(*first)
+            for p, q in others:
                 np.maximum(out[block], pixels(p, q), out=out[block])
 
     in_parallel(forward, len(x), x[0].size)

@@ -14,7 +14,8 @@ from cs231n.layer_utils import (
     affine_relu_backward,
     affine_relu_forward,
 )
-from cs231n.layers import affine_backward, affine_forward, softmax_loss
+from cs231n.layers import affine_backward, affine_forward
+from cs231n.softmax_net import SoftmaxNet
 
 HIDDEN_LAYERS = {
     None: (affine_relu_forward, affine_relu_backward),
@@ -23,7 +24,7 @@ HIDDEN_LAYERS = {
 }
 
 
-class FullyConnectedNet:
+class FullyConnectedNet(SoftmaxNet):
     """{affine - [batch or layer norm] - relu - [dropout]} x (L - 1) - affine - softmax.
 
     hidden_dims: the width of each hidden layer.  input_dim: D, the numbers in one input.  num_classes: C.
@@ -60,11 +61,7 @@ class FullyConnectedNet:
             raise ValueError(f"normalization: wanted one of {choices}, got {normalization!r}")
         if dropout is not None and not 0 < dropout <= 1:
             raise ValueError(f"dropout: wanted the probability of KEEPING a unit, 0 < p <= 1, or None, got {dropout}")
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype: wanted float32 or float64, got {np.dtype(dtype)}")
-        for name, value in (("reg", reg), ("weight_scale", weight_scale)):
-            if not value >= 0:
-                raise ValueError(f"{name}: wanted a number of at least 0, got {value}")
+        super().__init__(reg, weight_scale, dtype)
         if not isinstance(hidden_dims, Iterable):
             raise ValueError(f"hidden_dims: wanted a list of widths, got {hidden_dims!r}")
         dims = [input_dim, *hidden_dims, num_classes]
@@ -72,57 +69,22 @@ class FullyConnectedNet:
             raise ValueError(f"input_dim, hidden_dims, num_classes: wanted whole numbers above 0, got {dims}")
 
         self.normalization = normalization
-        self.reg = float(reg)
-        self.dtype = np.dtype(dtype)
         self.num_layers = len(dims) - 1
         self.dropout_param = {"p": 1.0 if dropout is None else float(dropout), "seed": seed}
-        self.bn_params = []
-        self.params = {}
         rng = np.random.default_rng(seed)
-        for i, (d_in, d_out) in enumerate(pairwise(dims), start=1):
-            self.params[f"W{i}"] = (weight_scale * rng.standard_normal((d_in, d_out))).astype(self.dtype)
-            self.params[f"b{i}"] = np.zeros(d_out, self.dtype)
-            if normalization and i < self.num_layers:
-                self.params[f"gamma{i}"] = np.ones(d_out, self.dtype)
-                self.params[f"beta{i}"] = np.zeros(d_out, self.dtype)
-                self.bn_params.append(self._initial_bn_param(d_out))
-
-    def _initial_bn_param(self, d):
-        """Running statistics that make batch norm the identity until it has seen a batch; layer norm keeps none."""
-        if self.normalization == "layernorm":
-            return {}
-        return {"mode": "train", "running_mean": np.zeros(d, self.dtype), "running_var": np.ones(d, self.dtype)}
+        for i, shape in enumerate(pairwise(dims), start=1):
+            W = weight_scale * rng.standard_normal(shape)
+            self._add_layer(i, W, normalization if i < self.num_layers else None)
 
     def reseed(self, seed):
         """Draw the dropout masks of the calls to come from this seed.  Returns the seed that stood before."""
         before, self.dropout_param["seed"] = self.dropout_param["seed"], seed
         return before
 
-    def loss(self, X, y=None):
-        """Scores of the classes, or the loss and its gradients.
-
-        X (N, d1, ..., dk), d1 * ... * dk = D.  y (N,): integer labels, or None.
-        Without y, in test mode: returns scores (N, C).  With y, in training mode: returns loss (a float) and grads, a
-        dict with the keys of params.  Raises ValueError where X or y do not fit.
-        """
-        scores, caches = self._forward(np.asarray(X, self.dtype), "test" if y is None else "train")
-        if y is None:
-            return scores
-        loss, dscores = softmax_loss(scores, y)
-        grads = self._backward(dscores, caches)
-        if self.reg:
-            for i in range(1, self.num_layers + 1):
-                W = self.params[f"W{i}"]
-                loss += 0.5 * self.reg * float(np.vdot(W, W))
-                grads[f"W{i}"] += self.reg * W
-        return loss, grads
-
     def _forward(self, h, mode):
         """Scores (N, C) of a batch h, and the caches that `_backward` needs."""
         hidden_forward, _ = HIDDEN_LAYERS[self.normalization]
         p, rng = self.dropout_param["p"], np.random.default_rng(self.dropout_param["seed"])
-        for bn_param in self.bn_params:
-            bn_param["mode"] = mode
         caches = []
         for i in range(1, self.num_layers):
             h, cache = hidden_forward(h, *self._layer_arguments(i))
@@ -144,11 +106,6 @@ class FullyConnectedNet:
             grads.update(zip(self._layer_names(i), gradients, strict=True))
         return grads
 
-    def _layer_names(self, i):
-        """The names of layer i's parameters, in the order in which its forward takes them."""
-        normalized = self.normalization and i < self.num_layers
-        return [f"W{i}", f"b{i}", f"gamma{i}", f"beta{i}"] if normalized else [f"W{i}", f"b{i}"]
-
     def _layer_arguments(self, i):
         """What layer i's forward takes after its input."""
-        return [self.params[name] for name in self._layer_names(i)] + self.bn_params[i - 1 : i]
+        return self._layer_params(i) + self.bn_params[i - 1 : i]

@@ -13,6 +13,8 @@ The price is rounding: float32 results are good to about 1e-5 of their largest e
 Source: Lavin and Gray, Fast algorithms for convolutional neural networks, CVPR 2016, section 4.
 """
 
+import functools
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -45,6 +47,7 @@ def winograd_forward(x, w, b, pad):
     out = np.empty((len(x), F, H, W), x.dtype)
 
     def forward(blocks):
+        # On each thread anew: out there BLAS would start threads of its own, which go on spinning beside these.
         U = (to_w @ w.transpose(2, 3, 1, 0).reshape(9, -1)).reshape(36, C, F)
         for block in blocks:
             V = (to_x @ _patches(x[block], 6, H, W, pad)).reshape(36, -1, C)
@@ -78,6 +81,7 @@ def winograd_backward(dout, x, w, pad, need_dx=True):
     return winograd_forward(dout, mirrored, np.zeros(C, x.dtype), 2 - pad) if need_dx else None, dw
 
 
+@functools.cache
 def _transforms(dtype):
     """A^T, G and B^T for rows and columns at once: A^T M A, written as a column, is kron(A^T, A^T) times that of M."""
     return [np.kron(matrix, matrix).astype(dtype) for matrix in (A_T, G, B_T)]
@@ -91,7 +95,8 @@ def _tiles(length):
 def _patches(x, size, H, W, pad=0):
     """The patches of size x size pixels, 4 apart, for each tile of an output H x W: (size^2, examples * tiles * C).
 
-    Beyond x there are zeros.  The frame is a column wider than need be: lines of a power of 2 share one cache line.
+    Beyond x there are zeros.  A column more than is read keeps rows from lying a power of 2 apart in memory, where they
+    would crowd into a few lines of the cache.
     """
     TH, TW = _tiles(H), _tiles(W)
     xp = np.zeros((*x.shape[:2], 4 * TH + size - 4, 4 * TW + size - 3), x.dtype)

@@ -1,0 +1,66 @@
+"""What nets that end in a softmax have in common: parameters, and a loss with an L2 penalty."""
+
+import numpy as np
+
+from cs231n.layers import softmax_loss
+
+
+class SoftmaxNet:
+    """A net whose subclass adds its layers, and goes through them in `_forward` and `_backward`.
+
+    reg: strength of the L2 penalty 0.5 * reg * sum(W * W), on the weights alone.  dtype: float32 or float64.
+    params: name -> array: W1, b1, gamma1, beta1, W2, ...  bn_params: a dict for each normalization layer.
+    """
+
+    def __init__(self, reg, weight_scale, dtype):
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"dtype: wanted float32 or float64, got {np.dtype(dtype)}")
+        for name, value in (("reg", reg), ("weight_scale", weight_scale)):
+            if not value >= 0:
+                raise ValueError(f"{name}: wanted a number of at least 0, got {value}")
+        self.reg = float(reg)
+        self.dtype = np.dtype(dtype)
+        self.params, self.bn_params = {}, []
+
+    def _add_layer(self, i, W, normalization=None):
+        """Layer i with the weights W, and b, gamma and beta for each of its outputs: filters if W (F, C, KH, KW).
+
+        Running statistics make batch norm the identity until it has seen a batch; layer norm keeps none.
+        """
+        width = len(W) if W.ndim == 4 else W.shape[1]
+        self.params[f"W{i}"] = W.astype(self.dtype)
+        self.params[f"b{i}"] = np.zeros(width, self.dtype)
+        if normalization:
+            self.params[f"gamma{i}"] = np.ones(width, self.dtype)
+            self.params[f"beta{i}"] = np.zeros(width, self.dtype)
+            statistics = {"running_mean": np.zeros(width, self.dtype), "running_var": np.ones(width, self.dtype)}
+            self.bn_params.append({"mode": "train", **statistics} if normalization == "batchnorm" else {})
+
+    def loss(self, X, y=None):
+        """Scores of the classes, or the loss and its gradients.
+
+        X (N, ...): what the first layer takes.  y (N,): integer labels, or None.
+        Without y, in test mode: returns scores (N, C).  With y, in training mode: returns loss (a float) and grads, a
+        dict with the keys of params.  Raises ValueError where X or y do not fit.
+        """
+        mode = "test" if y is None else "train"
+        for bn_param in self.bn_params:
+            bn_param["mode"] = mode
+        scores, caches = self._forward(np.asarray(X, self.dtype), mode)
+        if y is None:
+            return scores
+        loss, dscores = softmax_loss(scores, y)
+        grads = self._backward(dscores, caches)
+        if self.reg:
+            for name, W in self.params.items():
+                if name.startswith("W"):
+                    loss += 0.5 * self.reg * float(np.vdot(W, W))
+                    grads[name] += self.reg * W
+        return loss, grads
+
+    def _layer_names(self, i):
+        """The names of layer i's parameters, in the order in which its forward takes them."""
+        return [f"{kind}{i}" for kind in ("W", "b", "gamma", "beta") if f"{kind}{i}" in self.params]
+
+    def _layer_params(self, i):
+        return [self.params[name] for name in self._layer_names(i)]
