@@ -1,7 +1,6 @@
 """What is particular to each normalization; test_layers.py checks their gradients, dtypes and shapes."""
 
 import copy
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from memory import memory_of
 
 from cs231n.batchnorm import (
     batchnorm_backward,
@@ -165,13 +165,8 @@ def test_gamma_twice_is_caught_unless_gamma_is_1():
 
 def arrays_of_memory(function, *args):
     """The most memory that a call holds at a time, in arrays of the size of its first argument."""
-    function(*args)
-    tracemalloc.start()
-    try:
-        function(*args)
-        return tracemalloc.get_traced_memory()[1] / args[0].nbytes
-    finally:
-        tracemalloc.stop()
+    _, peak, _ = memory_of(function, *args)
+    return peak / args[0].nbytes
 
 
 def test_closed_form_writes_no_array_but_dx():

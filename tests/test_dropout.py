@@ -103,6 +103,13 @@ def test_dropout_names_a_p_that_is_no_probability_of_keeping(mode, p):
         dropout_forward(np.ones((2, 3)), {"mode": mode, "p": p})
 
 
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_dropout_lists_what_is_known_where_a_key_is_not(mode):
+    message = "dropout_param: wanted mode, p, rng, seed, and nothing else; got 'keep_prob', 'sede'"
+    with pytest.raises(ValueError, match=message):
+        dropout_forward(np.ones((2, 3)), {"mode": mode, "p": 0.5, "keep_prob": 0.5, "sede": 0})
+
+
 @pytest.mark.parametrize("dropout_param", [{"p": 0.5, "mode": "eval"}, {"p": 0.5}])
 def test_dropout_names_a_mode_that_it_does_not_know(dropout_param):
     mode = dropout_param.get("mode")

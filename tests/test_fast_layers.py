@@ -3,14 +3,13 @@
 test_conv_layers.py checks them beside the naive ones, at small sizes.
 """
 
-import tracemalloc
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from memory import memory_of
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from cs231n.conv_layers import conv_backward_naive, conv_forward_naive
@@ -39,7 +38,7 @@ def draw_conv(N, C, H, W, filters, K=3, dtype=np.float64, seed=0):
     return [random(N, C, H, W, dtype=dtype, seed=seed), w, random(filters, dtype=dtype, seed=[seed, 2])]
 
 
-def run_conv(arrays, conv_param, dtype=None):
+def run_conv(arrays, conv_param):
     """out, dx, dw and db, for a dout that follows from the shapes."""
     out, cache = conv_forward_fast(*arrays, conv_param)
     dout = random(*out.shape, dtype=out.dtype, seed=out.size)
@@ -106,8 +105,8 @@ def test_im2col_with_stride_and_padding_and_an_oblong_kernel_worked_by_hand():
     assert im2col(x, 1, 3, stride=2, pad=1).tolist() == [[0, 0], [0, 3], [0, 4]]
 
 
-def test_im2col_puts_channels_below_each_other_and_images_behind():
-    x = np.arange(8.0).reshape(2, 2, 1, 2)  # images of two channels of two pixels
+def test_im2col_puts_channels_below_each_other_and_images_side_by_side():
+    x = np.arange(8.0).reshape(2, 2, 1, 2)  # two images of two channels of two pixels
     assert im2col(x, 1, 2).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
@@ -163,7 +162,7 @@ def test_im2col_and_col2im_keep_float32_and_read_only_views():
     assert cols.dtype == col2im(cols, x.shape, 2, 2, 1, 1).dtype == np.float32
 
 
-def test_im2col_of_1x1_is_a_copy_or_a_view_that_col2im_undoes():
+def test_col2im_undoes_im2col_of_1x1():
     x = random(2, 3, 4, 5)
     np.testing.assert_array_equal(col2im(im2col(x, 1, 1), x.shape, 1, 1), x)
 
@@ -308,15 +307,9 @@ def test_need_dx_false_leaves_out_dx_alone(arrays, conv_param):
         np.testing.assert_array_equal(got, wanted)
 
 
-def memory_of(function, *args):
-    """The megabytes that a call holds in the end, and at most at a time, its result included; and that result."""
-    function(*args)  # so that what is made once and kept does not count
-    tracemalloc.start()
-    try:
-        result = function(*args)
-        held, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+def megabytes_of(function, *args):
+    """As `memory_of`, in megabytes."""
+    held, peak, result = memory_of(function, *args)
     return held / 1e6, peak / 1e6, result
 
 
@@ -329,10 +322,10 @@ def test_columns_never_exist_for_the_whole_batch_and_none_are_kept(filters, K, c
     """Columns of the batch would take 151 MB at 3x3, 105 at 5x5 and stride 2; x and dx take 17, and out up to 17."""
     x, w, b = draw_conv(64, 64, 32, 32, filters, K, np.float32)
     with threadpool_limits(2, user_api="blas"):
-        held, peak, (out, cache) = memory_of(conv_forward_fast, x, w, b, conv_param)
+        held, peak, (out, cache) = megabytes_of(conv_forward_fast, x, w, b, conv_param)
         assert held < out.nbytes / 1e6 + 1
         assert peak < out.nbytes / 1e6 + 30
-        held, peak, (dx, _, _) = memory_of(conv_backward_fast, random(*out.shape, dtype=np.float32), cache)
+        held, peak, (dx, _, _) = megabytes_of(conv_backward_fast, random(*out.shape, dtype=np.float32), cache)
         assert held < dx.nbytes / 1e6 + 1
         assert peak < dx.nbytes / 1e6 + 30
 
@@ -340,8 +333,10 @@ def test_columns_never_exist_for_the_whole_batch_and_none_are_kept(filters, K, c
 def test_pool_holds_no_windows():
     x = random(64, 32, 32, 32, dtype=np.float32)  # 8 MB
     with threadpool_limits(2, user_api="blas"):
-        held, peak, (out, cache) = memory_of(max_pool_forward_fast, x, {"pool_height": 3, "pool_width": 3, "stride": 1})
+        held, peak, (out, cache) = megabytes_of(
+            max_pool_forward_fast, x, {"pool_height": 3, "pool_width": 3, "stride": 1}
+        )
         assert held < 2 * x.nbytes / 1e6  # out and perhaps where each maximum was, but not 9 numbers a window
         assert peak < 2 * x.nbytes / 1e6 + 4
-        _, peak, _ = memory_of(max_pool_backward_fast, out, cache)
+        _, peak, _ = megabytes_of(max_pool_backward_fast, out, cache)
         assert peak < 2 * x.nbytes / 1e6 + 4

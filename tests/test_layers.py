@@ -1,5 +1,4 @@
-"""Every layer and loss of a fully connected net, checked in the same ways; then what is particular to affine, relu and
-the losses.
+"""Every layer and loss, checked in the same ways; then what is particular to affine, relu and the losses.
 
 The first half runs over two tables, LAYERS and LOSSES.  A layer's row names its forward and backward, the shapes of
 its arguments and what torch calls it.
@@ -27,7 +26,14 @@ from cs231n.batchnorm import (
     spatial_groupnorm_backward,
     spatial_groupnorm_forward,
 )
+from cs231n.conv_layers import (
+    conv_backward_naive,
+    conv_forward_naive,
+    max_pool_backward_naive,
+    max_pool_forward_naive,
+)
 from cs231n.dropout import dropout_backward, dropout_forward
+from cs231n.fast_layers import conv_backward_fast, conv_forward_fast, max_pool_backward_fast, max_pool_forward_fast
 from cs231n.layer_utils import (
     affine_bn_relu_backward,
     affine_bn_relu_forward,
@@ -35,6 +41,10 @@ from cs231n.layer_utils import (
     affine_ln_relu_forward,
     affine_relu_backward,
     affine_relu_forward,
+    conv_relu_backward,
+    conv_relu_forward,
+    conv_relu_pool_backward,
+    conv_relu_pool_forward,
 )
 from cs231n.layers import affine_backward, affine_forward, relu_backward, relu_forward, softmax_loss, svm_loss
 from cs231n.utils import check_layer, check_loss, rel_error
@@ -72,6 +82,18 @@ def grouped_4d(N, T, M):
     return [(N, 2 * M, T[0], T[-1]), (1, 2 * M, 1, 1), (1, 2 * M, 1, 1)]  # x, gamma, beta
 
 
+def conv(N, T, M):
+    return [(N, T[0], T[-1] + 1, M + 1), (M, T[0], 3, 2), (M,)]  # x, w, b
+
+
+def conv_16(N, T, M):
+    return [(N, 16, T[-1], M), (16, 16, 3, 3), (16,)]  # x, w, b: of a kind that the fast layer treats apart
+
+
+def pool(N, T, M):
+    return [(N, T[0], T[-1] + 1, M + 1)]  # x
+
+
 # The parameter dict of a layer with M features.
 
 
@@ -94,6 +116,22 @@ def ln(M, dtype):
 
 def two_groups(M, dtype):
     return [2, {"eps": 1e-4}]
+
+
+def stride_1(M, dtype):
+    return [{"stride": 1, "pad": 1}]
+
+
+def stride_2(M, dtype):
+    return [{"stride": 2, "pad": 1}]
+
+
+def windows(M, dtype):
+    return [{"pool_height": 2, "pool_width": 2, "stride": 1}]
+
+
+def in_turn(*params):
+    return lambda M, dtype: [p for param in params for p in param(M, dtype)]
 
 
 def drop(mode):
@@ -128,6 +166,14 @@ def torch_dropout(x, param):
         return F.dropout(x, training=False)
     mask, _ = dropout_forward(np.ones(x.shape), dict(param))  # torch draws other masks
     return x * torch.from_numpy(mask).to(x.dtype)
+
+
+def torch_conv(x, w, b, param):
+    return F.conv2d(x, w, b, param["stride"], param["pad"])
+
+
+def torch_pool(x, param):
+    return F.max_pool2d(x, (param["pool_height"], param["pool_width"]), param["stride"])
 
 
 @dataclass(frozen=True)
@@ -196,6 +242,25 @@ LAYERS = {
         affine_norm,
         lambda x, w, b, gamma, beta, param: torch_ln(torch_affine(x, w, b), gamma, beta, param).relu(),
         ln,
+    ),
+    "conv, naive": Layer(conv_forward_naive, conv_backward_naive, conv, torch_conv, stride_2),
+    "conv, fast": Layer(conv_forward_fast, conv_backward_fast, conv, torch_conv, stride_2),
+    "conv, fast, 16 channels": Layer(conv_forward_fast, conv_backward_fast, conv_16, torch_conv, stride_1),
+    "max_pool, naive": Layer(max_pool_forward_naive, max_pool_backward_naive, pool, torch_pool, windows),
+    "max_pool, fast": Layer(max_pool_forward_fast, max_pool_backward_fast, pool, torch_pool, windows),
+    "conv_relu": Layer(
+        conv_relu_forward,
+        conv_relu_backward,
+        conv,
+        lambda x, w, b, param: torch_conv(x, w, b, param).relu(),
+        stride_1,
+    ),
+    "conv_relu_pool": Layer(
+        conv_relu_pool_forward,
+        conv_relu_pool_backward,
+        conv,
+        lambda x, w, b, param, pooling: torch_pool(torch_conv(x, w, b, param).relu(), pooling),
+        in_turn(stride_1, windows),
     ),
 }
 

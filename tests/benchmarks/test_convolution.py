@@ -4,16 +4,15 @@ The floor of a convolution is its matrix products alone, Out = W_row X_col, dW_r
 dOut, for columns that are there already.  Winograd's way needs fewer multiplications, and may pass it.
 """
 
-import tracemalloc
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from memory import memory_of
+from training import adam_step
 
 from cs231n import ThreeLayerConvNet
 from cs231n.fast_layers import conv_backward_fast, conv_forward_fast, max_pool_backward_fast, max_pool_forward_fast
-from cs231n.optim import RULES
 
 CONVS = [  # x, w, stride, pad
     ((100, 3, 31, 31), (25, 3, 3, 3), 2, 1),
@@ -46,7 +45,7 @@ def test_conv(benchmark, side, x_shape, w_shape, stride, pad):
 
     measure(benchmark, {"ours": ours, "torch": theirs, "floor": matrix_products(out, w)}[side])
     if side == "ours":
-        benchmark.extra_info["peak"] = peak_megabytes(ours)
+        benchmark.extra_info["peak"] = memory_of(ours)[1]
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -67,7 +66,7 @@ def test_max_pool(benchmark, side, size):
 
     measure(benchmark, {"ours": ours, "torch": theirs}[side])
     if side == "ours":
-        benchmark.extra_info["peak"] = peak_megabytes(ours)
+        benchmark.extra_info["peak"] = memory_of(ours)[1]
 
 
 @pytest.mark.parametrize("side", ["ours", "torch"])
@@ -75,7 +74,6 @@ def test_training_step(benchmark, side):
     benchmark.group = "three-layer net, a step of 50, Adam"
     (X,), y = draw((50, 3, 32, 32)), np.random.default_rng(1).integers(0, 10, 50)
     net = ThreeLayerConvNet(hidden_dim=500, reg=1e-3, seed=0)
-    configs = dict.fromkeys(net.params)
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 32, 7, padding=3),
         torch.nn.ReLU(),
@@ -89,18 +87,13 @@ def test_training_step(benchmark, side):
     weights = [w for w in model.parameters() if w.ndim > 1]
     X_torch, y_torch = torch.from_numpy(X), torch.from_numpy(y)
 
-    def ours():
-        _, grads = net.loss(X, y)
-        for name, w in net.params.items():
-            net.params[name], configs[name] = RULES["adam"](w, grads[name], configs[name])
-
     def theirs():
         optimizer.zero_grad()
         loss = F.cross_entropy(model(X_torch), y_torch) + 0.5e-3 * sum((w * w).sum() for w in weights)
         loss.backward()
         optimizer.step()
 
-    measure(benchmark, {"ours": ours, "torch": theirs}[side])
+    measure(benchmark, {"ours": adam_step(net, X, y), "torch": theirs}[side])
 
 
 def draw(*shapes):
@@ -109,13 +102,13 @@ def draw(*shapes):
 
 
 def matrix_products(out, w):
-    """The three products of a convolution, an eighth of the batch at a time, which is a block that is not too small."""
-    F, K, P = len(w), w[0].size, out[: max(1, len(out) // 8), 0].size
+    """The three products of a convolution, for a quarter of the batch at a time."""
+    F, K, P = len(w), w[0].size, out[: len(out) // 4, 0].size
     W_row, X_col, Out = draw((F, K), (K, P), (F, P))
     dW_row, dX_col = np.empty_like(W_row), np.empty_like(X_col)
 
     def products():
-        for _ in range(len(out) // max(1, len(out) // 8)):
+        for _ in range(4):
             np.matmul(W_row, X_col, out=Out)
             np.matmul(Out, X_col.T, out=dW_row)
             np.matmul(W_row.T, Out, out=dX_col)
@@ -125,13 +118,3 @@ def matrix_products(out, w):
 
 def measure(benchmark, function):
     benchmark.pedantic(function, rounds=15, warmup_rounds=3)
-
-
-def peak_megabytes(function):
-    """The most memory that a call holds at a time, beyond its arguments."""
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1] / 1e6
-    finally:
-        tracemalloc.stop()

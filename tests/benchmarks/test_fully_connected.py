@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from training import adam_step
 
 from cs231n import FullyConnectedNet, get_cifar10_data
 from cs231n.cifar10 import find_cifar10
@@ -30,15 +31,7 @@ def test_training_step(benchmark, side, hidden, normalization):
 
 
 def our_step(hidden, normalization, X, y):
-    net = FullyConnectedNet(hidden, normalization=normalization, seed=0)
-    configs = dict.fromkeys(net.params)
-
-    def step():
-        _, grads = net.loss(X, y)
-        for name, w in net.params.items():
-            net.params[name], configs[name] = RULES["adam"](w, grads[name], configs[name])
-
-    return step
+    return adam_step(FullyConnectedNet(hidden, normalization=normalization, seed=0), X, y)
 
 
 def torch_step(hidden, normalization, X, y):
