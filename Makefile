@@ -10,6 +10,10 @@ FIRST := notebooks/01_fully_connected_nets.ipynb
 unexport MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
+# OpenBLAS, NumPy's matrix products: a thread of it that has no work sleeps after 2^16 cycles.  By default it spins for
+# some 20 ms, on a core that the next layer needs.
+export OPENBLAS_THREAD_TIMEOUT ?= 16
+
 .PHONY: help install lab get-data test notebooks bench train lint clean
 
 help: ## this text

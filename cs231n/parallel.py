@@ -30,10 +30,10 @@ def in_parallel(work, N, numbers):
     parts = [[slice(i, min(i + step, stop)) for i in range(start, stop, step)] for start, stop in pairwise(bounds)]
     if threads == 1:
         return [work(parts[0])]
-    # Each thread runs in a copy of this one's context, in which np.errstate stands.
-    contexts = [contextvars.copy_context() for _ in parts]
-    with _alone, _blas().limit(limits=1), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda context, part: context.run(work, part), contexts, parts))
+    # The others run in copies of this thread's context, in which np.errstate stands.
+    with _alone, _blas().limit(limits=1), ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(contextvars.copy_context().run, work, part) for part in parts[1:]]
+        return [work(parts[0]), *(other.result() for other in others)]
 
 
 @functools.cache
