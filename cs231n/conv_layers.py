@@ -1,7 +1,7 @@
 """Convolution and max-pooling, as loops that read like their formulas.
 
 Images are (N, C, H, W): N examples, C channels, H rows and W columns of pixels.  `cs231n.fast_layers` computes the
-same, some thousand times faster.
+same, some hundred times faster.
 """
 
 import numpy as np

@@ -113,19 +113,18 @@ def max_pool_backward_fast(dout, cache):
     shape, stride, window = pool_geometry(x, pool_param)
     check_dout(dout, shape)
     dx = np.zeros_like(x)
-    overlap = max(window) > stride
 
     def backward(blocks):
         for block in blocks:
             pixels, dpixels = _pixels(x[block], shape, stride), _pixels(dx[block], shape, stride)
-            left = dout[block].copy()
+            open_windows = np.ones(dout[block].shape, bool)  # those whose maximum has not come yet
             for p, q in np.ndindex(window):
-                taken = left * (pixels(p, q) == out[block])
-                if overlap:
-                    dpixels(p, q)[...] += taken
-                else:  # nobody else writes there
-                    dpixels(p, q)[...] = taken
-                left -= taken
+                first = open_windows & (pixels(p, q) == out[block])
+                open_windows ^= first
+                if p < stride and q < stride:  # no other place of a window has been at these pixels
+                    np.multiply(dout[block], first, out=dpixels(p, q))
+                else:
+                    dpixels(p, q)[...] += dout[block] * first
 
     in_parallel(backward, len(x), 2 * x[0].size)
     return dx
