@@ -108,7 +108,7 @@ def max_pool_forward_fast(x, pool_param):
 
 
 def max_pool_backward_fast(dout, cache):
-    """As `max_pool_backward_naive`: the first place in the window with the maximum takes dout, all of it."""
+    """As `max_pool_backward_naive`, for finite numbers: the first place with the maximum takes dout, all of it."""
     x, out, pool_param = cache
     shape, stride, window = pool_geometry(x, pool_param)
     check_dout(dout, shape)

@@ -46,19 +46,40 @@ def test_l2_penalty_is_on_the_weights_alone():
 
 
 @with_and_without_batchnorm
-def test_parameters_have_the_fields_names_and_shapes(use_batchnorm):
-    net = ThreeLayerConvNet(**SMALL, use_batchnorm=use_batchnorm)
-    shapes = {"W1": (3, 2, 3, 3), "b1": (3,), "W2": (3 * 3 * 5, 5), "b2": (5,), "W3": (5, 4), "b3": (4,)}
+@pytest.mark.parametrize(("K", "pixels"), [(3, 3 * 5), (2, 3 * 4)])  # an odd filter keeps 7 x 10, an even one takes one
+def test_parameters_have_the_fields_names_and_shapes(use_batchnorm, K, pixels):
+    net = ThreeLayerConvNet(**SMALL | {"filter_size": K}, use_batchnorm=use_batchnorm)
+    shapes = {"W1": (3, 2, K, K), "b1": (3,), "W2": (3 * pixels, 5), "b2": (5,), "W3": (5, 4), "b3": (4,)}
     if use_batchnorm:
         shapes |= {"gamma1": (3,), "beta1": (3,), "gamma2": (5,), "beta2": (5,)}
     assert {name: w.shape for name, w in net.params.items()} == shapes
 
 
+def test_the_defaults_are_the_fields():
+    net = ThreeLayerConvNet()
+    shapes = {"W1": (32, 3, 7, 7), "b1": (32,), "W2": (32 * 16 * 16, 100), "b2": (100,), "W3": (100, 10), "b3": (10,)}
+    assert {name: w.shape for name, w in net.params.items()} == shapes
+    assert net.params["W2"].std() == pytest.approx(1e-3, rel=0.01)
+    assert (net.dtype, net.reg, net.use_batchnorm, net.bn_params) == (np.float32, 0, False, [])
+
+
+def test_biases_and_beta_start_at_0_and_gamma_at_1_and_batch_norm_as_the_identity():
+    net = ThreeLayerConvNet(**SMALL, use_batchnorm=True)
+    for name in ("b1", "beta1", "b2", "beta2", "b3"):
+        assert not net.params[name].any()
+    assert (net.params["gamma1"] == 1).all()
+    assert (net.params["gamma2"] == 1).all()
+    X, _ = batch()
+    plain = ThreeLayerConvNet(**SMALL)
+    np.testing.assert_allclose(net.loss(X), plain.loss(X), rtol=1e-4)  # eps is 1e-5
+
+
 @with_and_without_batchnorm
 def test_float32_stays_float32_to_the_end(use_batchnorm):
     X, y = batch()
-    net = ThreeLayerConvNet(**SMALL, use_batchnorm=use_batchnorm)
-    _, grads = net.loss(X, y)
+    net = ThreeLayerConvNet(**SMALL, use_batchnorm=use_batchnorm, reg=0.1)
+    loss, grads = net.loss(X, y)
+    assert type(loss) is float
     statistics = [v for param in net.bn_params for v in param.values() if isinstance(v, np.ndarray)]
     arrays = [*net.params.values(), *grads.values(), *statistics, net.loss(X)]
     assert {a.dtype for a in arrays} == {np.dtype(np.float32)}
@@ -69,12 +90,14 @@ def test_the_seed_fixes_the_weights():
     other = ThreeLayerConvNet(**(SMALL | {"seed": 1}))
     np.testing.assert_array_equal(first.params["W1"], same.params["W1"])
     assert (first.params["W1"] != other.params["W1"]).all()
+    assert len({first.params[name].flat[0] for name in ("W1", "W2", "W3")}) == 3  # no layer draws what another drew
 
 
 def test_weight_scale_is_the_deviation_of_all_weights():
     net = ThreeLayerConvNet(weight_scale=0.02, seed=0)
     for name in ("W1", "W2", "W3"):
         assert net.params[name].std() == pytest.approx(0.02, rel=0.1)
+    assert np.abs(net.params["W2"]).max() > 4 * 0.02  # the tails of a normal distribution
 
 
 def test_scores_come_from_the_running_statistics_and_leave_them_alone():
@@ -85,6 +108,18 @@ def test_scores_come_from_the_running_statistics_and_leave_them_alone():
     together, alone = net.loss(X), np.concatenate([net.loss(x[None]) for x in X])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
     assert [param["running_mean"].tobytes() + param["running_var"].tobytes() for param in net.bn_params] == before
+
+
+def test_training_normalizes_with_the_batch_and_moves_the_running_statistics_of_both_norms():
+    X, y = batch()
+    net = ThreeLayerConvNet(**SMALL, use_batchnorm=True, weight_scale=0.3, dtype=np.float64)
+    for beta in ("beta1", "beta2"):
+        net.params[beta] += 3  # so that a relu passes nearly all, and a shift of the input would show
+    (loss, _), (shifted_loss, _) = net.loss(X, y), net.loss(3 * X, y)
+    assert shifted_loss == pytest.approx(loss, rel=1e-3)
+    for param in net.bn_params:
+        assert param["running_mean"].all()
+        assert (param["running_var"] != 1).all()
 
 
 @with_and_without_batchnorm
@@ -98,21 +133,24 @@ def test_it_overfits_a_few_images_and_the_best_model_scores_best_val_acc(use_bat
     assert np.mean(net.loss(X).argmax(axis=1) == y) == solver.best_val_acc
 
 
-BAD = {
-    "input_dim": ((3, 32), "(C, H, W)"),
-    "num_filters": (0, "num_filters"),
-    "filter_size": (1.5, "filter_size"),
-    "hidden_dim": (-1, "hidden_dim"),
-    "num_classes": (0, "num_classes"),
-    "reg": (-0.1, "reg"),
-    "weight_scale": (float("nan"), "weight_scale"),
-    "dtype": (np.int64, "dtype"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_setting_is_named(name):
-    value, told = BAD[name]
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("input_dim", (3, 32), "input_dim: wanted (C, H, W)"),
+        ("input_dim", (0, 7, 10), "input_dim: C"),
+        ("input_dim", (2, 7.5, 10), "input_dim: H"),
+        ("input_dim", (2, 7, -1), "input_dim: W"),
+        ("num_filters", 0, "num_filters"),
+        ("filter_size", 1.5, "filter_size"),
+        ("hidden_dim", -1, "hidden_dim"),
+        ("num_classes", 0, "num_classes"),
+        ("reg", -0.1, "reg"),
+        ("weight_scale", float("nan"), "weight_scale"),
+        ("dtype", np.int64, "dtype"),
+        ("dtype", np.float16, "dtype"),
+    ],
+)
+def test_a_bad_setting_is_named(name, value, told):
     with pytest.raises(ValueError) as error:
         ThreeLayerConvNet(**SMALL | {name: value})
     assert told in str(error.value)

@@ -195,6 +195,7 @@ def test_conv_leaves_conv_param_alone(forward, backward):
         ((2, 3, 5, 5), (4, 3, 3, 3), (1, 4), r"got .* and b \(1, 4\)"),
         ((2, 3, 5, 5), (4, 3, 9), (4,), r"got .* w \(4, 3, 9\) and"),
         ((3, 5, 5), (4, 3, 3, 3), (4,), r"got x \(3, 5, 5\)"),
+        ((2, 3, 5), (4, 3, 3, 3), (4,), r"got x \(2, 3, 5\)"),
         ((2, 75), (4, 75), (4,), r"got x \(2, 75\), w \(4, 75\)"),
         ((0, 3, 5, 5), (4, 3, 3, 3), (4,), r"got x \(0, 3, 5, 5\)"),
         ((2, 0, 5, 5), (4, 0, 3, 3), (4,), r"got x \(2, 0, 5, 5\)"),
@@ -242,7 +243,9 @@ def test_conv_names_what_is_wrong_in_conv_param(forward, backward, conv_param, m
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
 def test_conv_names_images_that_are_not_floats(forward, backward, dtype):
     x, w, b = draw_conv()
-    with pytest.raises(ValueError, match=rf"x: wanted floats, got {np.dtype(dtype)}"):
+    with pytest.raises(
+        ValueError, match=rf"x: wanted floats, got {np.dtype(dtype)}; x.astype\(np.float32\) makes them"
+    ):
         forward(x.astype(dtype), w, b, {})
 
 
@@ -355,9 +358,10 @@ def test_pool_adds_up_the_gradients_of_windows_that_share_a_maximum(forward, bac
     ],
     ids=["touching", "overlapping", "at every pixel", "with gaps"],
 )
-@pytest.mark.parametrize("value", [0.0, -3.0, np.inf])
+@pytest.mark.parametrize("value", [0.0, -3.0, np.inf, -np.inf])
 def test_pool_of_equals_gives_the_gradient_to_the_first(forward, backward, size, stride, wanted, value):
     out, cache = forward(np.full((1, 1, 5, 5), value), window(*size, stride))
+    assert (out == value).all()
     assert backward(np.ones_like(out), cache)[0, 0].tolist() == wanted
 
 
@@ -366,6 +370,15 @@ def test_pool_ties_go_to_the_first_in_reading_order(forward, backward):
     x = images([[0, 4, 4, 0], [4, 0, 0, 4]])  # the row above goes before the column on the left
     _, cache = forward(x, window(2, 2, 2))
     assert backward(images([[1, 2]]), cache)[0, 0].tolist() == [[0, 1, 2, 0], [0, 0, 0, 0]]
+
+
+@every_pool
+@pytest.mark.parametrize("place", range(4))
+def test_pool_passes_nan_on(forward, backward, place):
+    x = np.arange(8.0).reshape(1, 1, 2, 4)
+    x[0, 0, place // 2, place % 2] = np.nan
+    out, _ = forward(x, window(2, 2, 2))
+    np.testing.assert_array_equal(out[0, 0], [[np.nan, 7]])  # a net that diverged says so
 
 
 @pytest.mark.parametrize("pool_param", [window(2, 2, 2), window(3, 3, 2), window(3, 3, 1), window(2, 2, 3)], ids=str)
