@@ -1,0 +1,125 @@
+"""The table of what each idea of speedrun brings."""
+
+import csv
+import os
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cs231n import pytorch_ablation, pytorch_data
+from cs231n.pytorch_ablation import ablate
+from cs231n.pytorch_cifar10 import main
+from cs231n.pytorch_recipes import ABLATIONS, Speedrun
+
+TINY = Speedrun(epochs=1, batch_size=16, widths=(2, 2), train_images=32, seed=5)
+COLUMNS = ["without", "n", "val_acc_mean", "val_acc_std", "seconds_mean", "seconds_std"]
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (48, 3, 32, 32), np.uint8), rng.integers(0, 10, 48)
+    monkeypatch.setattr(pytorch_data, "VALIDATION", 16)
+    monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: ("CIFAR-10", "abcdefghij", (x, y, x[:8], y[:8])))
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs that take no time: (recipe, accuracy, seconds) of each."""
+    made = []
+
+    class FakeTraining:
+        def __init__(self, recipe, train, val, folder, compiled):
+            folder.mkdir(parents=True)
+            made.append((recipe, 0.01 * (len(made) ** 2 % 31), 1.0 + len(made)))
+            self.lines = ["val_acc,training_seconds", "0.0,0.0", "{1},{2}".format(*made[-1])]
+            self.log = folder / "log.csv"
+
+        def run(self):
+            self.log.write_text("\n".join(self.lines))
+
+    monkeypatch.setattr(pytorch_ablation, "Training", FakeTraining)
+    return made
+
+
+def test_each_idea_is_left_out_in_turn_with_each_seed(runs, tmp_path):
+    ablate(TINY, 2, None, tmp_path, "cpu")
+    wanted = [replace(TINY, seed=seed, **change) for seed in (5, 6) for change in ({}, *ABLATIONS.values())]
+    assert [recipe for recipe, *_ in runs] == wanted
+
+
+def test_the_table_has_mean_and_standard_deviation_of_the_last_epochs(runs, tmp_path):
+    rows = ablate(TINY, 3, None, tmp_path, "cpu")
+    written = rows_of(tmp_path / "ablation.csv")
+    assert list(written[0]) == COLUMNS
+    assert [row["without"] for row in written] == ["nothing", *ABLATIONS]
+    for i, row in enumerate(rows):
+        accuracies, seconds = zip(*((acc, s) for _, acc, s in runs[i::9]), strict=True)
+        assert row["n"] == 3
+        assert row["val_acc_mean"] == pytest.approx(statistics.mean(accuracies))
+        assert row["val_acc_std"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert (row["seconds_mean"], row["seconds_std"]) == pytest.approx((np.mean(seconds), np.std(seconds, ddof=1)))
+        assert {key: str(value) for key, value in row.items()} == written[i]
+
+
+def test_the_table_grows_with_each_run(runs, tmp_path, monkeypatch):
+    seen = []
+    write_csv = pytorch_ablation.write_csv
+    monkeypatch.setattr(
+        pytorch_ablation, "write_csv", lambda path, rows: (seen.append([r["n"] for r in rows]), write_csv(path, rows))
+    )
+    ablate(TINY, 2, None, tmp_path, "cpu")
+    assert seen[0] == [1]
+    assert seen[8] == [1] * 9
+    assert seen[9] == [2] + [1] * 8
+    assert rows_of(tmp_path / "ablation.csv")[0]["n"] == "2"
+
+
+def test_one_run_has_no_standard_deviation(runs, tmp_path):
+    assert {row["val_acc_std"] for row in ablate(TINY, 1, None, tmp_path, "cpu")} == {""}
+
+
+def test_a_recipe_that_lacks_an_idea_is_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match="recipe: wanted one with all ideas, got one without fast biases"):
+        ablate(replace(TINY, bias_lr_factor=1.0), 1, None, tmp_path, "cpu")
+    with pytest.raises(ValueError, match="seeds: wanted a whole number of at least 1, got 0"):
+        ablate(TINY, 0, None, tmp_path, "cpu")
+    assert runs == []
+
+
+def test_the_command_line_trains_without_each_idea_and_reads_no_test_set(tmp_path, monkeypatch):
+    seen = []
+    batches = pytorch_data.Images.batches
+    monkeypatch.setattr(pytorch_data.Images, "batches", lambda self, n: (seen.append(len(self)), *batches(self, n))[1:])
+    settings = ["--epochs=1", "--batch-size=16", "--widths", "2", "2", "--train-images=32", "--device=cpu"]
+    assert main(["ablate", *settings, "--seeds=1", "--output-dir", str(tmp_path)]) == 0
+    rows = rows_of(tmp_path / "ablation.csv")
+    assert [(row["without"], row["n"]) for row in rows] == [(idea, "1") for idea in ("nothing", *ABLATIONS)]
+    assert all(0 <= float(row["val_acc_mean"]) <= 1 and float(row["seconds_mean"]) > 0 for row in rows)
+    assert (tmp_path / "without-fast-biases-0" / "last.pt").exists()
+    assert set(seen) == {16}  # of 8 test images, none
+
+
+def test_ctrl_c_says_nothing_of_going_on(tmp_path, monkeypatch, caplog):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pytorch_ablation, "ablate", stop)
+    assert main(["ablate", "--device=cpu", "--output-dir", str(tmp_path)]) == 130
+    assert caplog.messages == ["Stopped by Ctrl-C."]
+
+
+def test_a_wrong_ablation_is_one_clear_line(tmp_path, caplog):
+    assert main(["ablate", "--no-whitening", "--output-dir", str(tmp_path)]) == 1
+    (record,) = caplog.records
+    assert "got one without whitening" in record.message

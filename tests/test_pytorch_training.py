@@ -1,0 +1,429 @@
+"""A run: what it learns, what it writes, and that it goes on where it was stopped."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cs231n import pytorch_files as files
+from cs231n import pytorch_training
+from cs231n.pytorch_data import Images
+from cs231n.pytorch_recipes import Classic, Speedrun
+from cs231n.pytorch_training import WARM_UP, Training, evaluate
+
+TINY = Classic(epochs=3, batch_size=16, widths=(4, 8), blocks=1, lr=1e-2, train_images=64)
+TINY_SPEEDRUN = Speedrun(epochs=3, batch_size=16, lr=0.05, widths=(4, 8), average_period=3, train_images=64)
+RECIPES = {
+    "classic": TINY,
+    "torchvision": replace(TINY, loader="torchvision"),
+    "lookahead": TINY_SPEEDRUN,
+    "ema without muon": replace(TINY_SPEEDRUN, averaging="ema", muon=False),
+}
+EACH = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+COLUMNS = ["epoch", "lr", "images_per_second", "training_seconds", "train_loss", "train_acc", "val_loss", "val_acc"]
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+@pytest.fixture(autouse=True)
+def fast_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def bytes_and_labels(n, seed=0):
+    """The brighter an image, the higher its label."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 10, n)
+    x = rng.integers(0, 40, (n, 3, 32, 32)) + 20 * y[:, None, None, None]
+    return x.astype(np.uint8), y
+
+
+@pytest.fixture
+def images():
+    train = Images(*bytes_and_labels(64), "cpu")
+    return train, Images(*bytes_and_labels(32, seed=1), "cpu", train.statistics)
+
+
+def trained(recipe, images, folder):
+    training = Training(recipe, *images, folder)
+    training.run(verbose=False)
+    return training
+
+
+def assert_same(a, b, where="state"):
+    """a equals b in type and to the last bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}[{key!r}]")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f"{where}[{i}]")
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, where
+
+
+def assert_same_end(folder, other):
+    """The last checkpoints are the same, but for the time they took."""
+    states = [files.load(f / "last.pt", "cpu") for f in (folder, other)]
+    for state in states:
+        del state["progress"]["training_seconds"]
+    assert_same(*states)
+    logs = [files.read_log(f / "log.csv") for f in (folder, other)]
+    timed = {"images_per_second", "training_seconds"}
+    untimed = [[{k: v for k, v in row.items() if k not in timed} for row in log] for log in logs]
+    assert untimed[0] == untimed[1]
+
+
+# Learning
+
+
+@pytest.mark.parametrize("recipe", [TINY, TINY_SPEEDRUN], ids=["classic", "speedrun"])
+def test_a_run_learns(recipe, tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 96)
+    x = rng.integers(0, 100, (96, 3, 32, 32)) + 60 * np.eye(3, dtype=int)[y][:, :, None, None]  # red, green or blue
+    x = x.astype(np.uint8)
+    train = Images(x[:64], y[:64], "cpu")
+    val = Images(x[64:], y[64:], "cpu", train.statistics)
+    training = trained(replace(recipe, epochs=10), (train, val), tmp_path)
+    assert training.evaluate(val)[1] == training.best_val_acc > 0.8
+    assert float(files.read_log(tmp_path / "log.csv")[-1]["train_acc"]) > 0.7
+
+
+@EACH
+def test_a_seed_decides_all(recipe, images, tmp_path):
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.rand(3)
+        trained(replace(recipe, epochs=1, seed=seed), images, tmp_path / folder)
+    assert_same_end(tmp_path / "a", tmp_path / "b")
+    a, c = (files.load(tmp_path / folder / "last.pt", "cpu")["model"]["affine.weight"] for folder in "ac")
+    assert not torch.equal(a, c)
+
+
+def test_the_global_generator_is_left_alone(images, tmp_path):
+    before = torch.get_rng_state()
+    trained(replace(TINY_SPEEDRUN, epochs=1), images, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@EACH
+def test_the_warm_up_leaves_no_trace(recipe, images, tmp_path, monkeypatch):
+    trained(recipe, images, tmp_path / "warm")
+    assert WARM_UP > 0
+    monkeypatch.setattr(pytorch_training, "WARM_UP", 0)
+    trained(recipe, images, tmp_path / "cold")
+    assert_same_end(tmp_path / "warm", tmp_path / "cold")
+
+
+def test_the_warm_up_is_not_timed(images, tmp_path, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(pytorch_training.time, "perf_counter", lambda: next(clock))
+    training = trained(TINY, images, tmp_path)
+    assert training.training_seconds == 3  # one tick an epoch: the clock is read at its start and at its end alone
+    assert [float(row["training_seconds"]) for row in files.read_log(tmp_path / "log.csv")] == [1, 2, 3]
+
+
+def test_the_learning_rate_falls_at_the_recipes_steps(images, tmp_path):
+    recipe = Classic(epochs=4, batch_size=64, widths=(2,), blocks=1, lr=1.0, lr_steps=(0.5, 0.75), lr_factor=0.1)
+    trained(recipe, images, tmp_path)
+    assert [float(row["lr"]) for row in files.read_log(tmp_path / "log.csv")] == pytest.approx([1.0, 1.0, 0.1, 0.01])
+
+
+def test_the_learning_rate_of_every_optimizer_follows_the_schedule_step_by_step(images, tmp_path):
+    training = Training(replace(TINY_SPEEDRUN, epochs=1, warmup=0.5, lr=2.0, muon_lr=0.4), *images, tmp_path)
+    seen = []
+    for optimizer in training.optimizers:
+        optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[-1]["lr"]))
+    training._train_epoch(bar=Bar())
+    # 4 steps, whose middles are at 1/8, 3/8, 5/8 and 7/8 of the run
+    assert seen[::2] == pytest.approx([0.1, 0.3, 0.3, 0.1])
+    assert seen[1::2] == pytest.approx([0.5, 1.5, 1.5, 0.5])
+
+
+def test_the_average_is_told_what_share_of_the_run_is_over(images, tmp_path):
+    training = Training(replace(TINY_SPEEDRUN, epochs=2), *images, tmp_path)
+    seen, update = [], training.average.update
+    training.average.update = lambda progress: (seen.append(progress), update(progress))
+    training.run(verbose=False)
+    assert seen[WARM_UP:] == [step / 8 for step in range(1, 9)]
+
+
+class Bar:
+    def update(self):
+        pass
+
+
+def test_labels_are_smoothed_in_training(images, tmp_path, monkeypatch):
+    seen = []
+    real = pytorch_training.F.cross_entropy
+
+    def spy(scores, y, **settings):
+        seen.append(settings)
+        return real(scores, y, **settings)
+
+    monkeypatch.setattr(pytorch_training.F, "cross_entropy", spy)
+    trained(replace(TINY, epochs=1, label_smoothing=0.3), images, tmp_path)
+    assert {"label_smoothing": 0.3} in seen
+    assert {"reduction": "sum"} in seen
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_written(images, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) in epoch 1, with a learning rate of 1e\+30"):
+        trained(replace(TINY, lr=1e30), images, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("auto", torch.float32)])
+def test_the_net_computes_in_the_recipes_precision(images, tmp_path, precision, dtype):
+    training = Training(replace(TINY, epochs=1, precision=precision), *images, tmp_path)
+    seen = set()
+    training.model.affine.register_forward_hook(lambda _, inputs, out: seen.add((training.model.training, out.dtype)))
+    training.run(verbose=False)
+    assert seen == {(True, dtype), (False, dtype)}
+    assert training.model.affine.weight.dtype == torch.float32
+
+
+# torch.compile
+
+
+def test_a_compiled_net_is_trained_and_the_plain_one_evaluated(images, tmp_path, monkeypatch):
+    calls = []
+
+    class Compiled(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            calls.append(self.training)
+            return self.net(x)
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    training = Training(replace(TINY, epochs=1), *images, tmp_path, compiled=True)
+    training.run(verbose=False)
+    assert calls == [True] * (WARM_UP + 4)
+    trained(replace(TINY, epochs=1), images, tmp_path / "plain")
+    assert_same_end(tmp_path, tmp_path / "plain")
+    assert len(calls) == WARM_UP + 4
+
+
+def test_a_compiler_that_fails_is_one_clear_line(images, tmp_path, monkeypatch):
+    def broken(net):
+        def fail(x):
+            raise RuntimeError("no C++ compiler\nand a long trace")
+
+        fail.train = lambda: None
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    training = Training(TINY, *images, tmp_path, compiled=True)
+    with pytest.raises(ValueError, match=r"compile: torch.compile fails here \(no C\+\+ compiler\)$"):
+        training.run(verbose=False)
+
+
+# Evaluation
+
+
+class Fixed(nn.Module):
+    """Scores 0, 1 and 0 for three classes, whatever it sees."""
+
+    def forward(self, x):
+        assert not self.training
+        return torch.tensor([0.0, 1, 0]).expand(len(x), 3)
+
+
+def test_loss_and_accuracy_worked_by_hand_over_batches_that_are_not_full():
+    images = Images(bytes_and_labels(5)[0], np.array([1, 1, 0, 2, 1]), "cpu")
+    loss, acc = evaluate(Fixed(), images, batch_size=2)
+    # log(2 + e) is 1.5514; less 1 where the label is 1
+    assert loss == pytest.approx((5 * np.log(2 + np.e) - 3) / 5, rel=1e-5)
+    assert acc == 3 / 5
+
+
+def test_evaluation_flips_only_where_asked(images):
+    class Left(nn.Module):
+        def forward(self, x):
+            left = x[:, :, :, :16].mean(dim=(1, 2, 3)) - x[:, :, :, 16:].mean(dim=(1, 2, 3))
+            return torch.stack([left, -left], dim=1)
+
+    x = np.zeros((6, 3, 32, 32), np.uint8)
+    x[:3, :, :, :16] = x[3:, :, :, 16:] = 200
+    halves = Images(x, np.array([0, 0, 0, 1, 1, 1]), "cpu")
+    assert evaluate(Left(), halves, test_flip=False)[1] == 1
+    assert evaluate(Left(), halves, test_flip=True)[0] == pytest.approx(np.log(2))
+
+
+# The log and the best
+
+
+def test_the_log_has_a_row_for_each_epoch_with_all_that_was_measured(images, tmp_path):
+    training = trained(TINY, images, tmp_path)
+    rows = files.read_log(tmp_path / "log.csv")
+    assert list(rows[0]) == COLUMNS
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[0]["images_per_second"]) == pytest.approx(64 / float(rows[0]["training_seconds"]))
+    assert training.best_val_acc == max(float(row["val_acc"]) for row in rows)
+    loss, acc = evaluate(load_model(training, tmp_path / "last.pt"), images[1])
+    assert (loss, acc) == pytest.approx((float(rows[-1]["val_loss"]), float(rows[-1]["val_acc"])))
+
+
+def load_model(training, path):
+    training.model.load_state_dict(files.load(path, "cpu")["model"])
+    return training.model
+
+
+def test_training_loss_and_accuracy_are_means_over_the_epochs_batches(images, tmp_path):
+    training = Training(replace(TINY, lr=0.0, label_smoothing=0.0), *images, tmp_path)
+    x, y = next(training.batches.epoch(0))
+    training.batches.epoch = lambda number: [(x, y), (x, 0 * y + 3)]
+    training.batches.steps = 2
+    row = training._train_epoch(Bar())
+    scores = training.model.train()(x)
+    losses = [nn.functional.cross_entropy(scores, labels).item() for labels in (y, 0 * y + 3)]
+    assert row["train_loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+    right = (scores.argmax(1) == y).sum() + (scores.argmax(1) == 3).sum()
+    assert row["train_acc"] == right.item() / 32
+
+
+@pytest.mark.parametrize("recipe", [TINY, TINY_SPEEDRUN], ids=["classic", "speedrun"])
+def test_the_best_weights_are_restored_with_their_running_statistics(recipe, images, tmp_path, monkeypatch):
+    measured = iter([(1.0, 0.0), (1.0, 0.9), (1.0, 0.9)])
+    seen = []
+
+    def measure(model, *_):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return next(measured)
+
+    monkeypatch.setattr(pytorch_training, "evaluate", measure)
+    training = trained(recipe, images, tmp_path)
+    assert training.best_val_acc == 0.9
+    assert_same(dict(training.model.state_dict()), seen[1])
+    assert not torch.equal(seen[1]["layers.1.weight"], seen[2]["layers.1.weight"])
+
+
+def test_a_validation_accuracy_of_0_still_keeps_a_best(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(pytorch_training, "evaluate", lambda *_: (1.0, 0.0))
+    training = trained(TINY, images, tmp_path)
+    assert training.best_val_acc == 0
+    assert files.load(tmp_path / "best.pt", "cpu")["progress"] == {
+        "epoch": 1,
+        "best_val_acc": 0.0,
+        "training_seconds": pytest.approx(training.training_seconds, rel=1),
+    }
+
+
+def test_what_is_measured_with_averaged_weights_is_the_average(images, tmp_path):
+    recipe = replace(TINY_SPEEDRUN, averaging="ema", average_period=99, epochs=1)  # it stays at the first weights
+    training = Training(recipe, *images, tmp_path)
+    before = {name: w.clone() for name, w in training.model.state_dict().items() if w.is_floating_point()}
+    training.run(verbose=False)
+    state = files.load(tmp_path / "best.pt", "cpu")
+    for name, w in before.items():
+        assert torch.equal(state["model"][name], w)
+        assert torch.equal(training.model.state_dict()[name], w)
+    row = files.read_log(tmp_path / "log.csv")[0]
+    assert training.evaluate(images[1]) == (float(row["val_loss"]), float(row["val_acc"]))
+    fast = files.load(tmp_path / "last.pt", "cpu")["resume"]["model"]
+    assert not torch.equal(fast["layers.1.weight"], before["layers.1.weight"])
+
+
+def test_best_has_what_predict_needs_and_not_what_resume_does(images, tmp_path):
+    trained(TINY, images, tmp_path)
+    best, last = (files.load(tmp_path / name, "cpu") for name in ("best.pt", "last.pt"))
+    assert set(last) - set(best) == {"resume"}
+    assert best["class_names"] == list(images[0].class_names)
+    assert best["statistics"] == {"mean": images[0].statistics[0].tolist(), "std": images[0].statistics[1].tolist()}
+    assert best["architecture"] == {"net": "ResNet", "widths": [4, 8], "blocks": 1, "num_classes": 10}
+    assert best["recipe"] == {"data": "CIFAR-10", **TINY.settings()}
+    assert best["versions"] == files.versions(torch.device("cpu"))
+
+
+def test_tensorboard_gets_each_epochs_values(images, tmp_path, monkeypatch):
+    told = []
+
+    class Writer:
+        def add_scalar(self, name, value, step):
+            told.append((name, step))
+
+        def close(self):
+            told.append("closed")
+
+    monkeypatch.setattr(files, "tensorboard_writer", lambda folder, epoch: Writer())
+    trained(replace(TINY, epochs=2), images, tmp_path)
+    assert told.pop() == "closed"
+    assert sorted(told) == sorted((name, step) for step in (1, 2) for name in COLUMNS[1:])
+
+
+# Going on
+
+
+@EACH
+def test_a_run_that_was_broken_off_in_an_epoch_ends_with_the_same_weights(recipe, images, tmp_path):
+    trained(recipe, images, tmp_path / "whole")
+    broken = Training(recipe, *images, tmp_path / "broken")
+    steps = iter(range(100))
+
+    def break_off(*_):
+        if next(steps) == WARM_UP + 6:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    broken.optimizers[0].register_step_pre_hook(break_off)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(verbose=False)
+    resumed = Training(recipe, *images, tmp_path / "broken")
+    resumed.resume()
+    assert resumed.epoch == 1
+    assert resumed.training_seconds > 0
+    resumed.run(verbose=False)
+    assert_same_end(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_complete_run_that_is_resumed_has_the_best_and_trains_no_more(images, tmp_path):
+    whole = trained(TINY, images, tmp_path)
+    before = (tmp_path / "last.pt").read_bytes()
+    again = Training(TINY, *images, tmp_path)
+    again.resume()
+    again.run(verbose=False)
+    assert_same(dict(again.model.state_dict()), dict(whole.model.state_dict()))
+    assert (again.best_val_acc, (tmp_path / "last.pt").read_bytes()) == (whole.best_val_acc, before)
+
+
+def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(images, tmp_path):
+    trained(replace(TINY, epochs=1), images, tmp_path)
+    with pytest.raises(ValueError, match=r"last.pt was made with epochs 1 and not 3, lr 0.01 and not 0.5$"):
+        Training(replace(TINY, lr=0.5), *images, tmp_path).resume()
+    images[0].name = "Shapes10"
+    with pytest.raises(ValueError, match=r"was made with data CIFAR-10 and not Shapes10$"):
+        Training(replace(TINY, epochs=1), *images, tmp_path).resume()
+
+
+def test_a_run_does_not_go_on_from_best(images, tmp_path):
+    trained(TINY, images, tmp_path)
+    os.replace(tmp_path / "best.pt", tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"last.pt is no last.pt: it lacks what a run goes on from"):
+        Training(TINY, *images, tmp_path).resume()
+
+
+def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path, monkeypatch):
+    """So that a run that is cut short between two of these files repeats the epoch, and writes them all again."""
+    order = []
+    write = files.write
+    monkeypatch.setattr(files, "write", lambda path, content: (order.append(path.name), write(path, content)))
+    trained(replace(TINY, epochs=1), images, tmp_path)
+    assert order == ["best.pt", "log.csv", "last.pt"]
+
+
+def test_the_bar_counts_steps_and_goes_on_from_where_the_run_was(images, tmp_path, capsys):
+    trained(replace(TINY, epochs=2), images, tmp_path)
+    assert capsys.readouterr().err == ""
+    training = Training(replace(TINY, epochs=2), *images, tmp_path)
+    training.run()
+    said = capsys.readouterr().err
+    assert "8/8" in said
+    assert "val=" in said
