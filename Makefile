@@ -39,7 +39,7 @@ get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); goes on where it w
 test: $(SET_UP) ## get the data, run every test, and check every notebook against its outputs
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
 	@none_fits() { [ $$? = 5 ] && [ $(if $(TEST_ARGS),0,1) = 0 ]; }; \
-	$(VENV_PYTHON) -m pytest tests $(TEST_ARGS) || none_fits || failed=' tests'; \
+	$(VENV_PYTHON) -m pytest tests --numprocesses=auto --benchmark-disable $(TEST_ARGS) || none_fits || failed=' tests'; \
 	$(VENV_PYTHON) -m pytest --nbval notebooks $(TEST_ARGS) || none_fits || failed="$$failed notebooks"; \
 	[ -z "$$failed" ] || { echo "make test: failed in:$$failed" >&2; exit 1; }
 
