@@ -36,11 +36,15 @@ lab: $(SET_UP) ## get the data and open JupyterLab on the first notebook
 get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); goes on where it was cut off
 	@$(VENV_PYTHON) -m cs231n.cifar10
 
+# Tests run on all cores at once, a notebook on one of them: its kernels' matrix products then take one thread each.
+PARALLEL := --numprocesses=auto --dist=loadfile --benchmark-disable
+ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+
 test: $(SET_UP) ## get the data, run every test, and check every notebook against its outputs
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
 	@none_fits() { [ $$? = 5 ] && [ $(if $(TEST_ARGS),0,1) = 0 ]; }; \
-	$(VENV_PYTHON) -m pytest tests --numprocesses=auto --benchmark-disable $(TEST_ARGS) || none_fits || failed=' tests'; \
-	$(VENV_PYTHON) -m pytest --nbval notebooks $(TEST_ARGS) || none_fits || failed="$$failed notebooks"; \
+	$(VENV_PYTHON) -m pytest tests $(PARALLEL) $(TEST_ARGS) || none_fits || failed=' tests'; \
+	$(ONE_THREAD) $(VENV_PYTHON) -m pytest --nbval notebooks $(PARALLEL) $(TEST_ARGS) || none_fits || failed="$$failed notebooks"; \
 	[ -z "$$failed" ] || { echo "make test: failed in:$$failed" >&2; exit 1; }
 
 notebooks: $(SET_UP) ## execute every notebook afresh, in place, and keep the outputs
