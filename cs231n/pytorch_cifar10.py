@@ -29,6 +29,7 @@ from cs231n.pytorch_device import (
     determinism,
     processes,
     rank,
+    reason,
     tells_of_a_lost_process,
     usable_device,
     world_size,
@@ -62,7 +63,7 @@ def main(argv=None):
     except RuntimeError as error:
         if not tells_of_a_lost_process(error):
             raise
-        logger.error("Another process is lost: %s", str(error).splitlines()[0])
+        logger.error("Another process is lost: %s", reason(error))
         return 1
     except KeyboardInterrupt:
         logger.error("Stopped by Ctrl-C%s.", "; --resume goes on from the last complete epoch" * (act is _train))

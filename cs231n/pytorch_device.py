@@ -36,8 +36,13 @@ def usable_device(name):
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: {name} cannot be used here ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"device: {name} cannot be used here ({reason(error)})") from error
     return torch.device(name)
+
+
+def reason(error):
+    """The first sentence of what an error of PyTorch says, which may go on for a page."""
+    return str(error).strip().partition("\n")[0].partition(". ")[0].removesuffix(".")
 
 
 def device_name(device):
@@ -96,8 +101,11 @@ def processes(device):
 
 
 def tells_of_a_lost_process(error):
-    """Whether a RuntimeError comes from the exchange with another process; gloo's have no type of their own."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    """Whether a RuntimeError comes from the exchange with another process, or from the end of a loader's.
+
+    Those of gloo and of a DataLoader have no type of their own.
+    """
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "DataLoader worker ("))
 
 
 def rank():

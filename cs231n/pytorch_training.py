@@ -16,6 +16,7 @@ from cs231n.pytorch_device import (
     autocast,
     memory_format,
     rank,
+    reason,
     sum_over_processes,
     synchronize_batchnorm,
     wait_for,
@@ -178,7 +179,7 @@ class Training:
         except RuntimeError as error:
             if not self.compiled or isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise ValueError(f"compile: torch.compile fails here ({str(error).strip().splitlines()[0]})") from error
+            raise ValueError(f"compile: torch.compile fails here ({reason(error)})") from error
         self._set_resume_state(before)
         for optimizer in self.optimizers:
             optimizer.zero_grad()

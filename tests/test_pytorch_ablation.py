@@ -4,6 +4,7 @@ import csv
 import os
 import statistics
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -39,9 +40,12 @@ def runs(monkeypatch):
     made = []
 
     class FakeTraining:
+        compiled: ClassVar = []
+
         def __init__(self, recipe, train, val, folder, compiled):
             folder.mkdir(parents=True)
             made.append((recipe, 0.01 * (len(made) ** 2 % 31), 1.0 + len(made)))
+            self.compiled.append(compiled)
             self.lines = ["val_acc,training_seconds", "0.0,0.0", "{1},{2}".format(*made[-1])]
             self.log = folder / "log.csv"
 
@@ -56,6 +60,8 @@ def test_each_idea_is_left_out_in_turn_with_each_seed(runs, tmp_path):
     ablate(TINY, 2, None, tmp_path, "cpu")
     wanted = [replace(TINY, seed=seed, **change) for seed in (5, 6) for change in ({}, *ABLATIONS.values())]
     assert [recipe for recipe, *_ in runs] == wanted
+    ablate(TINY, 1, None, tmp_path / "compiled", "cpu", compiled=True)
+    assert pytorch_ablation.Training.compiled == [False] * 18 + [True] * 9
 
 
 def test_the_table_has_mean_and_standard_deviation_of_the_last_epochs(runs, tmp_path):

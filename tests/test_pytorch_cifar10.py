@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,9 @@ def test_the_command_line_trains_tests_and_resumes(recipe, tmp_path, caplog):
     assert main([*argv, "--resume"]) == 0
 
 
-def test_the_result_is_what_the_best_checkpoint_reaches(tmp_path):
+def test_the_result_is_what_the_best_checkpoint_reaches(tmp_path, monkeypatch):
+    read = pytorch_cifar10.read_splits
+    monkeypatch.setattr(pytorch_cifar10, "read_splits", lambda *settings: (time.sleep(0.5), read(*settings))[1])
     assert main(in_folder(tmp_path, "--epochs=3", "--lr=0.01")) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     recipe = Classic(epochs=3, batch_size=16, widths=(4,), blocks=1, train_images=48, lr=0.01)
@@ -67,7 +70,8 @@ def test_the_result_is_what_the_best_checkpoint_reaches(tmp_path):
     assert training.evaluate(test) == (result["test_loss"], result["test_acc"])
     rows = files.read_log(tmp_path / "log.csv")
     assert result["training_seconds"] == float(rows[-1]["training_seconds"])
-    assert result["run_seconds"] > result["training_seconds"] + result["warm_up_seconds"] > result["training_seconds"]
+    assert result["run_seconds"] > 0.5 + result["training_seconds"] + result["warm_up_seconds"]  # reading included
+    assert result["warm_up_seconds"] > 0
     assert result["data"] == "CIFAR-10"
 
 
@@ -197,6 +201,7 @@ def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(tmp_path, monke
         (torch.OutOfMemoryError("a\nlong\nstory"), 1, "The device's memory is full: try a smaller --batch-size."),
         (torch.distributed.DistBackendError("peer closed\nlong"), 1, "Another process is lost: peer closed"),
         (RuntimeError("[gloo/pair.cc:5] Read error\nlong"), 1, "Another process is lost: [gloo/pair.cc:5] Read error"),
+        (RuntimeError("DataLoader worker (7) died. "), 1, "Another process is lost: DataLoader worker (7) died"),
     ],
 )
 def test_what_stops_a_run_is_one_clear_line(tmp_path, monkeypatch, caplog, error, status, says):
@@ -208,12 +213,13 @@ def test_what_stops_a_run_is_one_clear_line(tmp_path, monkeypatch, caplog, error
     assert [record.message for record in caplog.records] == [says]
 
 
-def test_an_error_of_the_program_itself_keeps_its_traceback(tmp_path, monkeypatch):
+@pytest.mark.parametrize("fault", ["a fault", "Caught RuntimeError in DataLoader worker process 0."])
+def test_an_error_of_the_program_itself_keeps_its_traceback(tmp_path, monkeypatch, fault):
     def stop(self):
-        raise RuntimeError("a fault")
+        raise RuntimeError(fault)
 
     monkeypatch.setattr(Training, "run", stop)
-    with pytest.raises(RuntimeError, match="a fault"):
+    with pytest.raises(RuntimeError, match=fault):
         main(in_folder(tmp_path))
 
 
@@ -237,6 +243,7 @@ def test_help_explains_each_option_of_the_recipe_and_where_the_others_are(capsys
     said = said_by_help(capsys, "--recipe", "speedrun", "--preset", "96")
     assert "--muon, --no-muon Muon for the convolutions; without it, SGD for all weights (default: on)" in said
     assert "--epochs N passes over the training images (default: 45)" in said
+    assert "--averaging {none,ema,lookahead} which average of the weights is kept (default: lookahead)" in said
 
 
 def test_help_explains_the_other_commands(capsys):
@@ -447,6 +454,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
         status, said = finish(child)
         assert status == 0, said
         assert "Warning" not in said
+        assert said.count("test accuracy") == 1  # the first process alone speaks
     told = torch.load(one / "told0", weights_only=True)
     first, second = (torch.load(two / f"told{rank}", weights_only=True) for rank in range(2))
     assert torch.equal(torch.cat([first["y"], second["y"]]), told["y"])

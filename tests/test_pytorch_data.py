@@ -1,13 +1,21 @@
 """The images of a run: batches on the device, and torchvision's way to the like of them."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 import torch
 
 from cs231n import pytorch_data
-from cs231n.pytorch_data import DeviceBatches, Images, TorchvisionBatches, mirrored, read_splits, shifted
+from cs231n.pytorch_data import (
+    DeviceBatches,
+    Images,
+    TorchvisionBatches,
+    mirrored,
+    read_splits,
+    seeded_generator,
+    shifted,
+)
 
 
 def bytes_and_labels(n, seed=0):
@@ -113,6 +121,11 @@ def test_an_epoch_is_the_same_again_whatever_was_drawn_before(way):
     torch.rand(7)
     for a, b in zip(epoch_of(first, 1), epoch_of(second, 1), strict=True):
         assert torch.equal(a, b)
+
+
+def test_each_seed_purpose_and_number_has_a_generator_of_its_own():
+    seeds = {seeded_generator("cpu", *words).initial_seed() for words in product(range(2), repeat=3)}
+    assert len(seeds) == 8
 
 
 def test_alternating_flips_show_each_image_both_ways_in_any_two_epochs():

@@ -16,6 +16,7 @@ from cs231n.pytorch_device import (
     device_name,
     memory_format,
     processes,
+    reason,
     synchronize_batchnorm,
     usable_device,
     wait_for,
@@ -44,6 +45,19 @@ def test_a_device_that_cannot_be_used_is_one_clear_line(name):
     with pytest.raises(ValueError, match=f"device: {name} cannot be used here") as caught:
         usable_device(name)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("says", "wanted"),
+    [
+        ("[pair.cc:537] Connection reset. This is typically\ncaused. By", "[pair.cc:537] Connection reset"),
+        ("\nCUDA error: invalid device\nKernel errors might come late. So", "CUDA error: invalid device"),
+        ("", ""),
+    ],
+)
+def test_the_reason_of_an_error_is_its_first_sentence(says, wanted):
+    assert reason(RuntimeError(says)) == wanted
 
 
 def test_each_process_has_its_own_gpu(monkeypatch):
@@ -143,6 +157,14 @@ def test_processes_speak_nccl_on_gpus_and_gloo_elsewhere(monkeypatch, device, ba
     with processes(device):
         pass
     assert said == [*([device] if device.type == "cuda" else []), backend, "end"]
+
+
+def test_a_sum_over_processes_leaves_what_was_summed_alone(monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "all_reduce", lambda x: x.mul_(2))
+    x = torch.ones(3)
+    assert pytorch_device.sum_over_processes(x).tolist() == [2, 2, 2]
+    assert x.tolist() == [1, 1, 1]
 
 
 def test_batch_norm_over_one_process_is_torchs_own():

@@ -52,6 +52,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
     state = files.load(tmp_path / "a.pt", "cpu")
     assert state["epoch"] == 4
     assert torch.equal(state["model"]["w"], torch.arange(3.0))
+    assert files.load(tmp_path / "a.pt", "meta")["model"]["w"].device.type == "meta"  # on the device that is asked for
 
 
 def test_a_missing_checkpoint_is_an_oserror(tmp_path):

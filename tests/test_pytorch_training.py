@@ -129,6 +129,21 @@ def test_the_warm_up_is_not_timed(images, tmp_path, monkeypatch):
     assert [float(row["training_seconds"]) for row in files.read_log(tmp_path / "log.csv")] == [1, 2, 3]
 
 
+def test_the_clock_of_an_epoch_waits_for_the_device_at_its_start_and_at_its_end(images, tmp_path, monkeypatch):
+    training, seen = Training(TINY, *images, tmp_path), []
+    monkeypatch.setattr(pytorch_training, "wait_for", lambda device: seen.append("wait"))
+    monkeypatch.setattr(pytorch_training.time, "perf_counter", lambda: seen.append("clock") or len(seen))
+    training._train_epoch(Bar())
+    assert seen == ["wait", "clock"] * 2
+
+
+def test_first_weights_are_computed_from_the_training_images(images, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Classic, "prepare", lambda self, model, x: seen.append(x))
+    Training(TINY, *images, tmp_path)
+    assert torch.equal(seen[0], next(images[0].batches(64))[0])
+
+
 def test_the_learning_rate_falls_at_the_recipes_steps(images, tmp_path):
     recipe = Classic(epochs=4, batch_size=64, widths=(2,), blocks=1, lr=1.0, lr_steps=(0.5, 0.75), lr_factor=0.1)
     trained(recipe, images, tmp_path)
@@ -227,6 +242,19 @@ def test_a_compiler_that_fails_is_one_clear_line(images, tmp_path, monkeypatch):
         training.run(verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("compiled", "error"), [(False, RuntimeError("gloo: lost")), (True, torch.OutOfMemoryError("full"))]
+)
+def test_what_fails_in_the_warm_up_for_another_reason_is_passed_on(images, tmp_path, monkeypatch, compiled, error):
+    def fail(self, x, y):
+        raise error
+
+    monkeypatch.setattr(Training, "_step", fail)
+    monkeypatch.setattr(torch, "compile", lambda net: net)
+    with pytest.raises(type(error), match=str(error)):
+        Training(TINY, *images, tmp_path, compiled).run(verbose=False)
+
+
 # Evaluation
 
 
@@ -257,6 +285,14 @@ def test_evaluation_flips_only_where_asked(images):
     halves = Images(x, np.array([0, 0, 0, 1, 1, 1]), "cpu")
     assert evaluate(Left(), halves, test_flip=False)[1] == 1
     assert evaluate(Left(), halves, test_flip=True)[0] == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("test_flip", [True, False])
+def test_a_run_evaluates_with_its_recipes_flip(images, tmp_path, test_flip):
+    training = Training(replace(TINY, test_flip=test_flip), *images, tmp_path)
+    losses = [evaluate(training.model, images[1], flip)[0] for flip in (False, True)]
+    assert losses[0] != losses[1]
+    assert training.evaluate(images[1])[0] == losses[test_flip]
 
 
 # The log and the best
@@ -354,10 +390,15 @@ def test_tensorboard_gets_each_epochs_values(images, tmp_path, monkeypatch):
         def close(self):
             told.append("closed")
 
-    monkeypatch.setattr(files, "tensorboard_writer", lambda folder, epoch: Writer())
+    made = []
+    monkeypatch.setattr(files, "tensorboard_writer", lambda *where: made.append(where) or Writer())
     trained(replace(TINY, epochs=2), images, tmp_path)
     assert told.pop() == "closed"
     assert sorted(told) == sorted((name, step) for step in (1, 2) for name in COLUMNS[1:])
+    again = Training(replace(TINY, epochs=2), *images, tmp_path)
+    again.resume()
+    again.run(verbose=False)
+    assert made == [(tmp_path, 0), (tmp_path, 2)]
 
 
 # Going on
@@ -425,5 +466,11 @@ def test_the_bar_counts_steps_and_goes_on_from_where_the_run_was(images, tmp_pat
     training = Training(replace(TINY, epochs=2), *images, tmp_path)
     training.run()
     said = capsys.readouterr().err
+    assert "0/8" in said
     assert "8/8" in said
     assert "val=" in said
+    training.resume()
+    training.run()
+    said = capsys.readouterr().err
+    assert "0/8" not in said
+    assert "8/8" in said
