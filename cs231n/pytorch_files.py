@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -11,27 +10,18 @@ from pathlib import Path
 import torch
 
 from cs231n.pytorch_device import device_name
+from cs231n.utils import replaced_whole
 
 FORMAT = "cs231n.pytorch_cifar10, 1"  # what a checkpoint says of itself
 
 
 def write(path, content):
-    """Write bytes beside path, and then into its place: at any moment, a whole file stands there, old or new.
-
-    Raises OSError, with the path in it, where that fails; the old file then stays, and nothing beside it.
-    """
-    path = Path(path)
-    beside = path.with_name(path.name + ".tmp")
+    """Write bytes as the whole of a file, by `replaced_whole`.  Raises OSError, with path in it, where that fails."""
     try:
-        with open(beside, "wb") as file:
+        with replaced_whole(Path(path)) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def save(path, state):

@@ -3,7 +3,6 @@
 import json
 import logging
 import numbers
-import os
 import signal
 import threading
 import zlib
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cs231n.optim import RULES
-from cs231n.utils import check_count
+from cs231n.utils import check_count, replaced_whole
 
 logger = logging.getLogger(__name__)
 
@@ -367,17 +366,10 @@ def _checkpoint_path(name):
 
 
 def _write_checkpoint(path, meta, arrays):
-    """Write a file beside the old one, and put it in its place: at any moment a whole one stands there."""
+    """Write a checkpoint: at any moment a whole one stands at path, the old one or this."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".npz.tmp")
-    try:
-        with open(beside, "wb") as file:
-            np.savez(file, meta=np.array(json.dumps(meta | {"arrays": list(arrays)})), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replaced_whole(path) as file:
+        np.savez(file, meta=np.array(json.dumps(meta | {"arrays": list(arrays)})), **arrays)
 
 
 def _read_checkpoint(path):

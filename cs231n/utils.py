@@ -5,6 +5,8 @@ import functools
 import inspect
 import logging
 import numbers
+import os
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -61,6 +63,23 @@ def check_keys(name, param, known):
     """Raise ValueError, naming it, if the dict param holds a key that is not known."""
     if unknown := [key for key in param if key not in known]:
         raise ValueError(f"{name}: wanted {', '.join(known)}, and nothing else; got {', '.join(map(repr, unknown))}")
+
+
+@contextmanager
+def replaced_whole(path):
+    """A file to write bytes into, beside path, which is put in path's place at the end of a with.
+
+    At any moment a whole file stands there, the old one or the new.  An error leaves the old, and nothing beside it.
+    """
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read_images(data_dir=None):

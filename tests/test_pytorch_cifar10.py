@@ -272,7 +272,7 @@ from pathlib import Path
 import torch
 from test_pytorch_data import bytes_and_labels
 
-from cs231n import pytorch_data, pytorch_device, pytorch_files
+from cs231n import pytorch_data, pytorch_device, pytorch_files, utils
 from cs231n.pytorch_cifar10 import main
 from cs231n.pytorch_training import Training
 
@@ -354,7 +354,7 @@ def full_disk_step(self, x, y):
 
 
 if what == "half written":
-    pytorch_files.open = half_open
+    utils.open = half_open
 elif what == "before the replacement":
     os.replace = late_replace
 elif what != "nothing":
