@@ -96,9 +96,9 @@ class DeviceBatches:
     def _flips(self, number, generator):
         """Whether each image is flipped in epoch number, (N,)."""
         if self.alternating:
-            generator, turned = seeded_generator(generator.device, self.seed, FLIPS, 0), number % 2 == 1
-            return (torch.rand(len(self.images), generator=generator, device=generator.device) < 0.5) ^ turned
-        return torch.rand(len(self.images), generator=generator, device=generator.device) < 0.5
+            generator = seeded_generator(generator.device, self.seed, FLIPS, 0)  # the same in every epoch
+        flips = torch.rand(len(self.images), generator=generator, device=generator.device) < 0.5
+        return ~flips if self.alternating and number % 2 else flips
 
 
 def shifted(x, dy, dx, pad):

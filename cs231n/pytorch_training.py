@@ -44,6 +44,7 @@ class Training:
     def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0):
         self.recipe, self.train_images, self.val_images = recipe, train, val
         self.output_dir, self.device = Path(output_dir), train.x.device
+        self.versions = files.versions(self.device)
         self.batches = self._training_batches(workers)
         self.model = self._first_model().to(self.device, memory_format=memory_format(self.device))
         self.average = recipe.average(self.model)
@@ -193,8 +194,7 @@ class Training:
 
     def state(self, best_val_acc):
         """A checkpoint: what `predict` needs and, under resume, what `resume` needs."""
-        with self.average.in_model() if self.average else nullcontext():
-            model = {name: w.clone() for name, w in self.model.state_dict().items()}
+        averages = self.average.slow if self.average else {}
         mean, std = (s.tolist() for s in self.train_images.statistics)
         progress = {"epoch": self.epoch, "best_val_acc": best_val_acc, "training_seconds": self.training_seconds}
         return {
@@ -203,9 +203,9 @@ class Training:
             "statistics": {"mean": mean, "std": std},
             "architecture": self.recipe.architecture(len(self.train_images.class_names)),
             "test_flip": self.recipe.test_flip,
-            "model": model,
+            "model": self.model.state_dict() | averages,
             "recipe": self._made_with(),
-            "versions": files.versions(self.device),
+            "versions": self.versions,
             "progress": progress,
             "resume": self._resume_state(),
         }
