@@ -114,9 +114,9 @@ def test_training_normalizes_with_the_batch_and_moves_the_running_statistics_of_
     X, y = batch()
     net = ThreeLayerConvNet(**SMALL, use_batchnorm=True, weight_scale=0.3, dtype=np.float64)
     for beta in ("beta1", "beta2"):
-        net.params[beta] += 3  # so that a relu passes nearly all, and a shift of the input would show
-    (loss, _), (shifted_loss, _) = net.loss(X, y), net.loss(3 * X, y)
-    assert shifted_loss == pytest.approx(loss, rel=1e-3)
+        net.params[beta] += 3  # so that a relu passes nearly all, and the scale of the input would show
+    (loss, _), (scaled_loss, _) = net.loss(X, y), net.loss(3 * X, y)
+    assert scaled_loss == pytest.approx(loss, rel=1e-3)
     for param in net.bn_params:
         assert param["running_mean"].all()
         assert (param["running_var"] != 1).all()

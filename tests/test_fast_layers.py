@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from memory import memory_of
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
+from threads import blas_threads
 
 from cs231n import parallel
 from cs231n.conv_layers import conv_backward_naive, conv_forward_naive
@@ -248,10 +249,6 @@ CONVS = {
 every_conv = pytest.mark.parametrize(("arrays", "conv_param"), CONVS.values(), ids=CONVS)
 every_thread_count = pytest.mark.parametrize("threads", [1, 2, 3])
 in_small_blocks = pytest.mark.usefixtures("small_blocks")
-
-
-def blas_threads():
-    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
 
 @in_small_blocks
