@@ -14,12 +14,12 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # some 20 ms, on a core that the next layer needs.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test notebooks bench train lint clean
+.PHONY: help install lab get-data test test-notebooks notebooks bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. Each target first sets up .venv, once.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'PYTHON=python3.12 names the Python (3.11 to 3.13) that .venv is made with. LAB_ARGS, TEST_ARGS, BENCH_ARGS'
 	@echo 'and TRAIN_ARGS go to the program behind the target, as in: make lab LAB_ARGS="--port=9999"'
@@ -36,16 +36,20 @@ lab: $(SET_UP) ## get the data and open JupyterLab on the first notebook
 get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); goes on where it was cut off
 	@$(VENV_PYTHON) -m cs231n.cifar10
 
-# Tests run on all cores at once, a notebook on one of them: its kernels' matrix products then take one thread each.
+# Tests run on all cores at once, and each notebook on one of them, on which its matrix products then stay.
 PARALLEL := --numprocesses=auto --dist=loadfile --benchmark-disable
-ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+CHECK_NOTEBOOKS = OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --nbval notebooks $(PARALLEL) $(TEST_ARGS)
 
 test: $(SET_UP) ## get the data, run every test, and check every notebook against its outputs
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
 	@none_fits() { [ $$? = 5 ] && [ $(if $(TEST_ARGS),0,1) = 0 ]; }; \
 	$(VENV_PYTHON) -m pytest tests $(PARALLEL) $(TEST_ARGS) || none_fits || failed=' tests'; \
-	$(ONE_THREAD) $(VENV_PYTHON) -m pytest --nbval notebooks $(PARALLEL) $(TEST_ARGS) || none_fits || failed="$$failed notebooks"; \
+	$(CHECK_NOTEBOOKS) || none_fits || failed="$$failed notebooks"; \
 	[ -z "$$failed" ] || { echo "make test: failed in:$$failed" >&2; exit 1; }
+
+test-notebooks: $(SET_UP) ## get the data, and check every notebook against its outputs
+	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
+	@$(CHECK_NOTEBOOKS)
 
 notebooks: $(SET_UP) ## execute every notebook afresh, in place, and keep the outputs
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
