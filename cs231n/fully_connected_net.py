@@ -101,7 +101,8 @@ class FullyConnectedNet(SoftmaxNet):
         grads = dict(zip(self._layer_names(self.num_layers), gradients, strict=True))
         for i in range(self.num_layers - 1, 0, -1):
             cache, mask = caches.pop()
-            dh = dropout_backward(dh, mask)
+            if mask is not None:
+                dh = dropout_backward(dh, mask)
             dh, *gradients = hidden_backward(dh, cache, need_dx=i > 1)
             grads.update(zip(self._layer_names(i), gradients, strict=True))
         return grads
