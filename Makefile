@@ -14,15 +14,15 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # some 20 ms, on a core that the next layer needs.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test test-notebooks notebooks bench train lint clean
+.PHONY: help install lab get-data test grade test-notebooks notebooks student grade-submissions mutants bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. Each target first sets up .venv, once.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'PYTHON=python3.12 names the Python (3.11 to 3.13) that .venv is made with. LAB_ARGS, TEST_ARGS, BENCH_ARGS'
-	@echo 'and TRAIN_ARGS go to the program behind the target, as in: make lab LAB_ARGS="--port=9999"'
+	@echo 'PYTHON=python3.12 names the Python (3.11 to 3.13) that .venv is made with. LAB_ARGS, TEST_ARGS, GRADE_ARGS,'
+	@echo '... go to the program behind the target of that name, as in: make lab LAB_ARGS="--port=9999"'
 
 install: $(SET_UP) ## set up .venv alone: the pinned packages, and this one, editable
 
@@ -46,6 +46,20 @@ test: $(SET_UP) ## get the data, run every test, and check every notebook agains
 	$(VENV_PYTHON) -m pytest tests $(PARALLEL) $(TEST_ARGS) || none_fits || failed=' tests'; \
 	$(CHECK_NOTEBOOKS) || none_fits || failed="$$failed notebooks"; \
 	[ -z "$$failed" ] || { echo "make test: failed in:$$failed" >&2; exit 1; }
+
+grade: $(SET_UP) ## check the exercises and count the points: make grade GRADE_ARGS="2.3 4"
+	@$(VENV_PYTHON) -m grading.grade $(GRADE_ARGS)
+
+student: $(SET_UP) ## write the student edition, without solutions, and a zip of it, into dist/
+	@$(VENV_PYTHON) -m grading.student $(STUDENT_ARGS)
+
+grade-submissions: $(SET_UP) ## grade a folder of submissions: make grade-submissions SUBMISSIONS=folder
+	@$(VENV_PYTHON) -m grading.submissions $(SUBMISSIONS) $(GRADE_ARGS)
+
+mutants: $(SET_UP) ## change the solutions in small ways, and see which changes the checks miss
+	@$(VENV_PYTHON) -c 'import cosmic_ray' 2>/dev/null || \
+	  $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cosmic-ray==8.7.0
+	@$(VENV_PYTHON) -m grading.mutants $(MUTANTS_ARGS)
 
 test-notebooks: $(SET_UP) ## get the data, and check every notebook against its outputs
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in

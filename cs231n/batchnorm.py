@@ -33,8 +33,9 @@ def batchnorm_forward(x, gamma, beta, bn_param):
             raise ValueError(f"bn_param[{name!r}]: wanted shape {gamma.shape}, got {bn_param[name].shape}")
     mode, eps, momentum = bn_param.get("mode"), float(bn_param.get("eps", 1e-5)), float(bn_param.get("momentum", 0.9))
     if mode == "train":
-        xhat, mu, var, std = _standardize(x, eps, axis=0)
-        for name, batch in (("running_mean", mu[0]), ("running_var", var[0])):
+        xhat, *statistics = _standardize(x, eps, axis=0)
+        mu, var, std = (statistic[0] for statistic in statistics)
+        for name, batch in (("running_mean", mu), ("running_var", var)):
             bn_param[name] = momentum * bn_param.get(name, 0.0) + (1 - momentum) * batch
     elif mode == "test":
         if "running_mean" not in bn_param or "running_var" not in bn_param:

@@ -78,8 +78,9 @@ def adam(w, dw, config=None):
     w and dw: any one shape.  config: learning_rate (1e-3), beta1 (0.9), beta2 (0.999), epsilon (1e-8); m, v, t (0).
     Returns the next w and config.  Source: Kingma and Ba, Adam, ICLR 2015, algorithm 1.
     """
-    defaults = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "m": None, "v": None, "t": 0}
-    config = _with_defaults(config, w, dw, **defaults)
+    config = _with_defaults(
+        config, w, dw, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, m=None, v=None, t=0
+    )
     lr, eps = float(config["learning_rate"]), float(config["epsilon"])
     beta1, beta2 = float(config["beta1"]), float(config["beta2"])
     config["t"] += 1

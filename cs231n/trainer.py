@@ -141,7 +141,8 @@ class Solver:
         """
         if len(X) == 0 or np.shape(y) != (len(X),):
             raise ValueError(f"wanted X (N, ...) and y (N,), N > 0, got X {np.shape(X)} and y {np.shape(y)}")
-        num_samples, y = _check_optional_count("num_samples", num_samples), np.asarray(y)
+        num_samples = _check_optional_count("num_samples", num_samples)
+        y = np.asarray(y)
         if num_samples is not None and num_samples < len(X):
             chosen = self._rng(SAMPLE, self.epoch).choice(len(X), num_samples, replace=False)
             X, y = X[chosen], y[chosen]

@@ -1,0 +1,254 @@
+"""The process that runs a learner's code: it takes requests through a pipe, and answers with plain values.
+
+A request and its answer are lines of JSON.  Arrays, tensors and tuples are written so that they come out as they went
+in; any other object stays here, and goes out as a number by which later requests name it.  `grading.session` is at
+the other end.  Run as a script, which knows neither the grader's files nor, but for what it is told, its own place.
+"""
+
+import base64
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import traceback
+import types
+from dataclasses import dataclass
+
+import numpy as np
+
+KINDS = "biuf"  # of the arrays that may pass: bool, integers, floats
+
+
+@dataclass(frozen=True)
+class Handle:
+    """An object of the other process."""
+
+    number: int
+    type: str
+
+
+def encode(value, keep):
+    """value as JSON admits it.  keep: called with any other object, returns its `Handle`."""
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
+        return value
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
+        kind = "array" if isinstance(value, np.ndarray) else "scalar"
+        return {kind: [value.dtype.str, list(value.shape), base64.b64encode(value.tobytes()).decode()]}
+    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor):
+        return {"tensor": encode(value.detach().cpu().numpy(), keep)}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [encode(entry, keep) for entry in value]}
+    if isinstance(value, dict):
+        return {"dict": [[encode(key, keep), encode(entry, keep)] for key, entry in value.items()]}
+    handle = value if isinstance(value, Handle) else keep(value)
+    return {"object": [handle.number, handle.type]}
+
+
+def decode(value, find):
+    """What `encode` wrote.  find: called with a `Handle`.  Raises ValueError for what `encode` would not write."""
+    if not isinstance(value, dict):
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise ValueError(f"wanted a value, got {value!r}")
+    ((kind, content),) = value.items()
+    if kind in ("array", "scalar"):
+        dtype, shape, data = content
+        dtype = np.dtype(dtype)
+        if dtype.kind not in KINDS:
+            raise ValueError(f"wanted numbers, got {dtype}")
+        array = np.frombuffer(base64.b64decode(data), dtype).reshape(shape)
+        return array if kind == "array" else array[()]
+    if kind == "tensor":
+        import torch
+
+        return torch.from_numpy(decode(content, find).copy())
+    if kind in ("list", "tuple"):
+        return (list if kind == "list" else tuple)(decode(entry, find) for entry in content)
+    if kind == "dict":
+        return {decode(key, find): decode(entry, find) for key, entry in content}
+    if kind == "object":
+        return find(Handle(int(content[0]), str(content[1])))
+    raise ValueError(f"wanted a kind of value, got {kind!r}")
+
+
+class Server:
+    """The learner's package, some of its parts replaced by right ones, and the objects that requests have made."""
+
+    def __init__(self):
+        self.objects, self.path = [], list(sys.path)
+        self.finder = PartsFinder()
+        sys.meta_path.insert(0, self.finder)
+
+    def keep(self, value):
+        self.objects.append(value)
+        return Handle(len(self.objects) - 1, type(value).__name__)
+
+    def find(self, handle):
+        return self.objects[handle.number]
+
+    def load(self, tree, parts, drivers):
+        """Take cs231n from the folder tree.  parts: where right functions come from, and the names of those to take.
+
+        They come from another tree, or from a file with a dict STAND_INS.  drivers: a file of the grader's own objects.
+        """
+        self.objects.clear()
+        self.finder.parts = {}
+        right = {}
+        if parts and parts["names"]:
+            source = parts["source"]
+            if source.endswith(".py"):
+                right = _module_of("stand_ins", source).STAND_INS
+            else:
+                self._forget(source)
+                right = {
+                    name: _below(importlib.import_module(f"cs231n.{name.split('.')[0]}"), name)
+                    for name in parts["names"]
+                }
+            self.finder.parts = {name: right[name] for name in parts["names"]}
+        self._forget(tree)
+        self.drivers = _module_of("drivers", drivers)
+
+    def _forget(self, tree):
+        """Let the next import of cs231n find it in tree."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "cs231n"]:
+            del sys.modules[name]
+        sys.path[:] = [tree, *self.path]
+        importlib.invalidate_caches()
+
+    def target(self, target):
+        """What a request names: an object or its attribute, or something in a module of cs231n, or in the drivers."""
+        if isinstance(target, str):
+            module = target.split(".")[0]
+            return _below(self.drivers if module == "drivers" else importlib.import_module(f"cs231n.{module}"), target)
+        number, *names = target
+        found = self.objects[number]
+        for name in names:
+            found = (
+                found[int(name)]
+                if isinstance(found, list)
+                else found[name]
+                if isinstance(found, dict)
+                else getattr(found, name)
+            )
+        return found
+
+    def call(self, target, args, kwargs):
+        """Call a function.  Its arrays and tensors are read-only; dicts among its arguments go back as it left them."""
+        function = self.target(target)
+        args, kwargs = [_own(arg) for arg in decode(args, self.find)], decode(kwargs, self.find)
+        tensors = [(arg, arg.clone()) for arg in args if hasattr(arg, "detach")]
+        value = function(*args, **kwargs)
+        if not all(tensor.equal(before) for tensor, before in tensors):
+            raise ValueError("a tensor that was given is written to, in place")
+        name = target if isinstance(target, str) else str(target[-1])
+        if "forward" in name and isinstance(value, tuple) and len(value) == 2:
+            value = value[0], self.keep(value[1])  # a cache is its owner's business
+        dicts = [arg if isinstance(arg, dict) else None for arg in args]
+        return {"value": encode(value, self.keep), "dicts": encode(dicts, self.keep)}
+
+    def get(self, target):
+        return {"value": encode(self.target(target), self.keep)}
+
+    def set(self, target, value):
+        owner, value = self.target(target[:-1]), decode(value, self.find)
+        if isinstance(value, np.ndarray):
+            value = value.copy()  # a net's parameters are its own
+        if isinstance(owner, dict):
+            owner[target[-1]] = value
+        else:
+            setattr(owner, target[-1], value)
+        return {}
+
+    def vjp(self, target, args, dout):
+        """The output of a function of tensors, and the gradients of sum(out * dout) by autograd."""
+        args = [arg.requires_grad_() if arg.is_floating_point() else arg for arg in decode(args, self.find)]
+        out = self.target(target)(*args)
+        (out * decode(dout, self.find)).sum().backward()
+        return {"value": encode((out, *(arg.grad for arg in args)), self.keep)}
+
+    def answer(self, request):
+        try:
+            return getattr(self, request.pop("do"))(**request) or {}
+        except BaseException as error:
+            where = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(sys.path[0])]
+            place = (
+                f"{os.path.basename(where[-1].filename)}, line {where[-1].lineno}: {where[-1].line}" if where else ""
+            )
+            return {"error": type(error).__name__, "text": str(error), "place": place}
+
+
+class PartsFinder(importlib.abc.MetaPathFinder):
+    """Puts right parts into a module of cs231n as soon as it has been executed, before another one imports from it."""
+
+    def __init__(self):
+        self.parts = {}  # name -> function
+
+    def find_spec(self, name, path, target=None):
+        module = name.removeprefix("cs231n.")
+        parts = {part: right for part, right in self.parts.items() if part.split(".")[0] == module}
+        if module == name or not parts:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def execute_with_parts(module):
+            execute(module)
+            for part, right in parts.items():
+                owner, _, name = part.rpartition(".")
+                setattr(_below(module, owner), name, _method_of(_below(module, owner), right))
+
+        spec.loader.exec_module = execute_with_parts
+        return spec
+
+
+def _method_of(owner, function):
+    """The function for a class or module owner: super() without arguments is, in a method of another class, owner's."""
+    free = getattr(function, "__closure__", None) and function.__code__.co_freevars
+    if not free or "__class__" not in free:
+        return function
+    cells = [
+        types.CellType(owner) if name == "__class__" else cell
+        for name, cell in zip(free, function.__closure__, strict=True)
+    ]
+    return types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
+    )
+
+
+def _own(arg):
+    """A dict with arrays of its own, since a layer may write to its parameters' dict; anything else as it is."""
+    if not isinstance(arg, dict):
+        return arg
+    return {key: entry.copy() if isinstance(entry, np.ndarray) else entry for key, entry in arg.items()}
+
+
+def _below(found, name):
+    """What "module.name" or "module.class.name" is in its module."""
+    for attribute in name.split(".")[1:]:
+        found = getattr(found, attribute)
+    return found
+
+
+def _module_of(name, file):
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main():
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the learner prints is no answer
+    sys.dont_write_bytecode = True
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+    server = Server()
+    for line in sys.stdin:
+        answers.write(json.dumps(server.answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Cut the solutions out of Python sources, by their syntax trees.
+
+Of an exercise's function the signature, the docstring and the checks of its arguments stay, and a NotImplementedError
+that says what to do takes the place of the rest.  Helpers that only solutions called go with them.
+"""
+
+import ast
+import functools
+import textwrap
+
+
+def cut(sources, exercises, given, readers=(), solved=()):
+    """The sources, a dict from module to text, with the exercises' functions open.
+
+    given: helpers, as "module.name", that stay though only solutions call them.  readers: texts of other code; what
+    they name stays too.  solved: exercises whose functions stay as they are.
+    """
+    sources, used = dict(sources), set()
+    for module in sources:
+        for exercise in exercises:
+            for function in exercise.functions:
+                if function.split(".")[0] == module:
+                    body = solution(sources[module], function, given)
+                    used |= _names(body)
+                    stub = _stub(exercise.message(function), body[0].col_offset)
+                    sources[module] = _with_lines(sources[module], body[0].lineno, body[-1].end_lineno, stub)
+    kept = given | {function for exercise in [*exercises, *solved] for function in exercise.functions}
+    kept |= {name.rpartition(".")[0] for name in kept}  # the class of a method
+    return _without_orphans(sources, used, kept, readers)
+
+
+def solution(source, function, given):
+    """The statements of a function, as "module.name" or "module.class.name", that are its solution."""
+    body = find(ast.parse(source), function).body
+    start = 1 if ast.get_docstring(find(ast.parse(source), function)) is not None else 0
+    while start < len(body) - 1 and is_check(body[start], {name.rpartition(".")[2] for name in given}):
+        start += 1
+    return body[start:]
+
+
+def find(tree, function):
+    """The definition of "module.name" or "module.class.name" in the tree of its module."""
+    for name in function.split(".")[1:]:
+        found = [node for node in tree.body if getattr(node, "name", None) == name]
+        if not found:
+            raise ValueError(f"{function}: there is no such function")
+        tree = found[-1]
+    return tree
+
+
+def is_check(statement, given):
+    """Whether a statement only checks arguments: it raises, calls a check, or a given helper that does."""
+    match statement:
+        case ast.If(body=[ast.Raise()], orelse=[]):
+            return True
+        case ast.For(body=body):
+            return all(is_check(inner, given) for inner in body)
+        case ast.Expr(value=ast.Call(func=ast.Name(id=name))):
+            return name.lstrip("_").startswith("check_")
+        case ast.Assign(value=ast.Call(func=ast.Name(id=name))):
+            return name in given or name.lstrip("_").startswith("check_")
+    return False
+
+
+def _stub(message, indent):
+    """Lines that raise the message of an open exercise."""
+    parts = textwrap.wrap(message, 100, drop_whitespace=False)
+    return textwrap.indent(
+        "\n".join(["raise NotImplementedError(", *(f'    "{part}"' for part in parts), ")"]), " " * indent
+    )
+
+
+def _without_orphans(sources, used, kept, readers):
+    """The sources without the definitions among the names used that nothing names any more."""
+    read = {name for text in readers for name in _names([ast.parse(text)])}
+    while True:
+        named = set().union(*map(_named, sources.values()))
+        orphans = {name for name in used - read if name not in named}
+        for module, text in sources.items():
+            found = [
+                node
+                for qualified, node in definitions(_tree(text), module)
+                if qualified.rpartition(".")[2] in orphans and qualified not in kept
+            ]
+            if found:
+                used = used | _names(found)
+                for node in reversed(found):
+                    start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+                    text = _with_lines(text, start, node.end_lineno, "")
+                sources[module] = text
+                break
+        else:
+            return sources
+
+
+def definitions(tree, prefix):
+    """Pairs of qualified name and node of what a module, and the classes in it, define; in order."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield f"{prefix}.{node.name}", node
+            if isinstance(node, ast.ClassDef):
+                yield from definitions(node, f"{prefix}.{node.name}")
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield f"{prefix}.{node.targets[0].id}", node
+
+
+_tree = functools.lru_cache(maxsize=256)(ast.parse)  # most sources are asked about over and over, unchanged
+
+
+@functools.lru_cache(maxsize=256)
+def _named(source):
+    """All identifiers that a source uses."""
+    return frozenset(_mentions(_tree(source)))
+
+
+def _names(nodes):
+    """All identifiers below the nodes."""
+    return {name for node in nodes for name in _mentions(node)}
+
+
+def _mentions(tree):
+    """The identifiers that are used in a tree; imports do not count, and neither do definitions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def _with_lines(text, start, end, new):
+    """text with the lines from start to end, counted from 1, replaced by new."""
+    lines = text.splitlines()
+    lines[start - 1 : end] = [new] if new else []
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,63 @@
+"""The exercises of the course: `exercises.toml`, read and checked."""
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FILE = Path(__file__).with_name("exercises.toml")
+
+
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """An exercise.  functions: "module.function" -> what it returns; parts: check -> points; the rest: see the file."""
+
+    id: str
+    title: str
+    section: str
+    functions: dict[str, str]
+    parts: dict[str, int]
+    uses: list[str] = field(default_factory=list)
+    after: str | None = None
+
+    @property
+    def notebook(self):
+        """The number of its notebook, from 1 to 5."""
+        return int(self.id.split(".")[0])
+
+    @property
+    def points(self):
+        return sum(self.parts.values())
+
+    @property
+    def files(self):
+        """Where its functions stand, as cs231n/module.py."""
+        return sorted({f"cs231n/{name.split('.')[0]}.py" for name in self.functions})
+
+    def message(self, function):
+        """What an open function says."""
+        module, name = function.split(".", 1)
+        told = f"exercise {self.id} is open: {name} in cs231n/{module}.py shall return {self.functions[function]}"
+        return f"{told} (notebook 0{self.notebook}, section {self.section})"
+
+
+def read(file=FILE):
+    """All exercises, in order, as a dict from id to `Exercise`; and the names of the helpers that stay."""
+    content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    exercises = {entry["id"]: Exercise(**entry) for entry in content["exercise"]}
+    if len(exercises) < len(content["exercise"]):
+        raise ValueError(f"{file}: an exercise's id stands there twice")
+    return exercises, set(content.get("given", ()))
+
+
+def choose(words, exercises):
+    """The exercises that words name, in order: ids ("2.3"), numbers of notebooks ("2"); all of them without a word.
+
+    Raises ValueError for a word that names none.
+    """
+    chosen = set()
+    for word in words:
+        found = {e.id for e in exercises.values() if word in (e.id, str(e.notebook), f"0{e.notebook}")}
+        if not found:
+            raise ValueError(f"exercise: wanted one of {', '.join(exercises)}, or a notebook, 1 to 5; got {word!r}")
+        chosen |= found
+    return [e for e in exercises.values() if e.id in chosen or not words]

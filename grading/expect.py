@@ -1,0 +1,86 @@
+"""What a check says when the learner's result is not the right one: which argument, which entry, and why, if known."""
+
+import numpy as np
+
+from grading.session import Failed
+
+
+class Wrong(Exception):
+    """The hint for the learner."""
+
+
+def expect(name, got, wanted, mistakes=None, case="", tol=1e-6):
+    """Raise `Wrong` unless got, which the hint calls by name, is wanted: in kind, shape, dtype and value.
+
+    wanted: an array, a tensor or a number.  tol: the largest difference allowed, over the largest magnitude of wanted.
+    mistakes: what a known mistake would have given, by the words that tell of it.  case: with which arguments.
+    """
+    where = f" (with {case})" if case else ""
+    likely = _likely(got, wanted, mistakes or {}, tol)
+    wanted_array, kind = _array(wanted), "a number" if np.ndim(wanted) == 0 else "an array"
+    try:
+        array = _array(got)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or got is None or array.dtype.kind not in "biuf":
+        raise Wrong(f"{name}: expected {kind}, got {'None' if got is None else type(got).__name__}{where}{likely}")
+    if array.shape != wanted_array.shape:
+        raise Wrong(f"{name} has the shape {array.shape}, expected {wanted_array.shape}{where}{likely}")
+    if wanted_array.ndim and array.dtype != wanted_array.dtype:
+        raise Wrong(f"{name} is {array.dtype}, expected {wanted_array.dtype}{where}{likely}")
+    if not close(array, wanted_array, tol):
+        differences = np.abs(array.astype(float) - wanted_array)
+        i = np.unravel_index(np.argmax(np.where(np.isnan(differences), np.inf, differences)), array.shape)
+        entry = f"[{', '.join(map(str, i))}]" if i else ""
+        raise Wrong(f"{name}{entry} is {array[i]:.6g}, expected {wanted_array[i]:.6g}{where}{likely}")
+
+
+def require(condition, hint):
+    """Raise `Wrong` with the hint unless the condition holds."""
+    if not condition:
+        raise Wrong(hint)
+
+
+def several(function, got, names):
+    """got, if it is a tuple with a result for each of the names, "dx, dw, db"; or else `Wrong`."""
+    wanted = len(names.split(", "))
+    came = f"{len(got)} results" if isinstance(got, tuple) else "None" if got is None else type(got).__name__
+    require(isinstance(got, tuple) and len(got) == wanted, f"{function}: expected {names}, got {came}")
+    return got
+
+
+def refuses(name, call, *args, **kwargs):
+    """Raise `Wrong` unless the call raises a ValueError, as its docstring says; name: of what is wrong with it."""
+    try:
+        call(*args, **kwargs)
+    except Failed as error:
+        if error.open or error.kind != "ValueError":
+            raise
+        return
+    raise Wrong(f"{name}: expected a ValueError, and none was raised")
+
+
+def close(got, wanted, tol):
+    """Whether two arrays agree up to tol times the largest magnitude of wanted."""
+    got, wanted = _array(got), _array(wanted)
+    if got.shape != wanted.shape:
+        return False
+    if wanted.size == 0:
+        return True
+    scale = max(float(np.max(np.abs(wanted))), 1e-3) if np.isfinite(wanted).all() else 1.0
+    with np.errstate(invalid="ignore"):
+        return bool(np.all((got == wanted) | (np.abs(got.astype(float) - wanted) <= tol * scale)))
+
+
+def _likely(got, wanted, mistakes, tol):
+    for words, wrong in mistakes.items():
+        try:
+            if close(got, wrong, tol) and not close(wanted, wrong, tol):
+                return f". Likely mistake: {words}"
+        except (TypeError, ValueError):
+            continue
+    return ""
+
+
+def _array(value):
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)

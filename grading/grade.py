@@ -1,0 +1,154 @@
+"""Grade the exercises in a tree: `make grade`, or `python -m grading.grade 1.1 2 --json results.json`."""
+
+import argparse
+import importlib
+import json
+import textwrap
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from grading.exercises import choose, read
+from grading.expect import Wrong
+from grading.session import Failed, Session, Solution
+
+HERE = Path(__file__).parent
+STAND_INS = str(HERE / "stand_ins.py")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a part of an exercise.  hint: empty where it is right.  open: it is not written yet."""
+
+    part: str
+    points: int
+    hint: str = ""
+    open: bool = False
+    seconds: float = 0.0
+
+    @property
+    def earned(self):
+        return 0 if self.hint else self.points
+
+
+def grade(exercise, session, tree, source=STAND_INS, seed=0, apart=None):
+    """Check an exercise of the package in the folder tree.  Returns a `Result` for each of its parts.
+
+    The exercises that it uses are taken from source, where they are right, so that a mistake there costs nothing here.
+    A part that fails so is tried with the learner's own: a cache, say, may be laid out otherwise there.
+    apart: a tree to try first, in which the learner's are but the modules that the exercise is written in.
+    """
+    parts = {"source": source, "names": names_below(exercise)}
+    ways = [(tree, parts), (tree, None)] if exercise.uses else [(tree, None)]
+    if apart:
+        ways = [(apart, parts), *ways]
+    return [_grade_part(exercise, part, session, ways, seed) for part in exercise.parts]
+
+
+def names_below(exercise):
+    """The functions of the exercises that an exercise uses."""
+    exercises, _ = read()
+    return [name for used in exercise.uses for name in exercises[used].functions]
+
+
+def _grade_part(exercise, part, session, ways, seed):
+    check = getattr(importlib.import_module(f"grading.checks.notebook_0{exercise.notebook}"), part)
+    start, failures = time.perf_counter(), []
+    session.begin()
+    for tree, parts in ways:
+        rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
+        try:
+            session.load(tree, parts)
+            check(Solution(session, rng))
+            failures.clear()
+            break
+        except (Wrong, Failed) as error:
+            failures.append(error)
+        except Exception as error:  # what came back was nothing that the check could work with, such as None for a pair
+            failures.append(Wrong(f"what came back is not what the docstring promises: {error}"))
+    seconds = time.perf_counter() - start
+    if not failures:
+        return Result(part, exercise.parts[part], seconds=seconds)
+    told = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
+    return Result(part, exercise.parts[part], str(told), getattr(told, "open", False), seconds)
+
+
+def _open_elsewhere(failure, exercise):
+    """Whether an exercise failed only since another one, which the reference does not use in it, is open there."""
+    return getattr(failure, "open", False) and not str(failure).startswith(f"exercise {exercise.id} ")
+
+
+def table(graded):
+    """Lines for a reader.  graded: a dict from `Exercise` to its results."""
+    full = {e.id for e, results in graded.items() if not any(r.hint for r in results)}
+    known = {e.id for e in graded}
+    yield f"{'exercise':50s} {'points':>9s} {'time':>7s}"
+    for exercise, results in graded.items():
+        earned, seconds = sum(r.earned for r in results), sum(r.seconds for r in results)
+        yield f"{exercise.id:5s}{exercise.title:45s} {earned:3d} of {exercise.points:2d} {seconds:5.1f} s"
+        if results[0].open and len({r.open for r in results}) == 1:
+            yield from _indented(results[0].hint)
+            continue
+        for result in results:
+            if result.hint:
+                yield from _indented(f"{result.part} ({result.points}): {result.hint}")
+        if earned and (others := [used for used in exercise.uses if used in known - full]):
+            yield from _indented(f"checked with right parts in place of {', '.join(others)}, not right yet in yours")
+    earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
+    yield f"{'in all':50s} {earned:3d} of {points:2d}"
+
+
+def _indented(text):
+    return textwrap.wrap(text, 110, initial_indent=" " * 5, subsequent_indent=" " * 5)
+
+
+def gradescope(graded):
+    """The results in the form that Gradescope's autograder reads, as a dict."""
+    tests = [
+        {
+            "number": exercise.id,
+            "name": f"{exercise.id} {exercise.title}: {result.part}",
+            "score": result.earned,
+            "max_score": result.points,
+            "status": "failed" if result.hint else "passed",
+            "output": result.hint,
+        }
+        for exercise, results in graded.items()
+        for result in results
+    ]
+    seconds = sum(result.seconds for results in graded.values() for result in results)
+    return {"score": sum(test["score"] for test in tests), "execution_time": round(seconds, 1), "tests": tests}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m grading.grade", description="Grade the exercises in this folder.")
+    parser.add_argument("exercise", nargs="*", help="such as 2.3, or a notebook, 1 to 5; all without one")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the results there too, as Gradescope reads them"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="what the arrays of the checks are drawn from (default: 0)")
+    args = parser.parse_args(argv)
+    try:
+        exercises = choose(args.exercise, read()[0])
+    except ValueError as error:
+        parser.error(str(error))
+    with Session() as session:
+        graded = {
+            exercise: grade(exercise, session, HERE.parent, seed=args.seed) for exercise in _with_progress(exercises)
+        }
+    print("\n".join(table(graded)))
+    if args.json:
+        args.json.write_text(json.dumps(gradescope(graded), indent=1) + "\n", encoding="utf-8")
+
+
+def _with_progress(exercises):
+    from tqdm import tqdm
+
+    return tqdm(exercises, unit="exercise", leave=False, disable=None)
+
+
+if __name__ == "__main__":
+    main()

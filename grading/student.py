@@ -1,0 +1,158 @@
+"""Write the student edition, without solutions, and a zip of it: `make student`, or `python -m grading.student`."""
+
+import argparse
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+
+from grading import cut_code, cut_notebooks
+from grading.exercises import read
+
+ROOT = Path(__file__).parent.parent
+COPIED = (
+    *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
+    *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "stand_ins")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "magic")),
+    *("grading/exercises.toml", "grading/checks/*.py"),
+    *(
+        f"tests/{name}.py"
+        for name in ("conftest", "memory", "threads", "test_cifar10", "test_shapes10", "test_plots", "test_parallel")
+    ),
+    *(f"tests/test_pytorch_{name}.py" for name in ("device", "files", "vision")),
+)
+NOT_FOR_STUDENTS = ("test-notebooks", "notebooks", "bench", "lint", "student", "grade-submissions", "mutants")
+SHORTEST = 16  # characters of a statement that is looked for in the edition; a shorter one may stand anywhere
+
+
+def write(out, root=ROOT):
+    """Write the edition of the tree root into the folder out, anew.  Raises ValueError for a solution left in it."""
+    exercises, given = read(root / "grading/exercises.toml")
+    shutil.rmtree(out, ignore_errors=True)
+    for pattern in COPIED:
+        for file in sorted(root.glob(pattern)):
+            _put(out / file.relative_to(root), file.read_text(encoding="utf-8"))
+    for file in sorted((root / "grading/edition").rglob("*")):
+        if file.suffix in (".md", ".py"):
+            _put(out / file.relative_to(root / "grading/edition"), file.read_text(encoding="utf-8"))
+
+    notebooks = {file.name: nbformat.read(file, 4) for file in sorted((root / "notebooks").glob("*.ipynb"))}
+    for number, (name, notebook) in enumerate(notebooks.items(), start=1):
+        mine = [exercise for exercise in exercises.values() if exercise.notebook == number]
+        notebooks[name] = cut_notebooks.cut(notebook, mine)
+        _put(out / "notebooks" / name, nbformat.writes(notebooks[name]) + "\n")
+
+    reference, readers = _modules(root), _code(notebooks.values())
+    for module, text in cut_code.cut(reference, exercises.values(), given, readers).items():
+        _put(out / f"cs231n/{module}.py", text)
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    _put(out / "Makefile", _makefile(makefile, (root / "grading/edition/test.mk").read_text(encoding="utf-8")))
+    project = (root / "pyproject.toml").read_text(encoding="utf-8")
+    _put(
+        out / "pyproject.toml",
+        project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]'),
+    )
+    _tidy(out)
+    if left := leaks(out, solutions(reference, _modules(out))):
+        raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
+
+
+def _put(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _modules(root):
+    return {file.stem: file.read_text(encoding="utf-8") for file in sorted((root / "cs231n").glob("*.py"))}
+
+
+def _code(notebooks):
+    """The code of notebooks, cell by cell, without IPython's magics."""
+    cells = (cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code")
+    return [re.sub(r"^\s*%.*$", "", source, flags=re.MULTILINE) for source in cells]
+
+
+def _makefile(text, test):
+    """The Makefile without the instructor's targets; test: that of the tests alone."""
+    blocks = []
+    for block in text.split("\n\n"):
+        target = re.search(r"^([a-z-]+): .*##", block, re.MULTILINE)
+        target = target and target[1]
+        if target == "test":
+            block = test.rstrip("\n")
+        if target not in NOT_FOR_STUDENTS:
+            blocks.append(re.sub(r"^CHECK_NOTEBOOKS = .*\n?", "", block, flags=re.MULTILINE).rstrip("\n"))
+    phony = re.compile(r"^\.PHONY: .*## ?|^\.PHONY: help .*$", re.MULTILINE)
+    text = "\n\n".join(blocks) + "\n"
+    return phony.sub(lambda line: " ".join(w for w in line[0].split() if w not in NOT_FOR_STUDENTS), text)
+
+
+def _tidy(out):
+    """Take the imports out that nothing uses any more, but for NumPy's, and close the gaps."""
+    ruff = [sys.executable, "-m", "ruff"]
+    files = {file: file.read_text(encoding="utf-8") for file in sorted((out / "cs231n").glob("*.py"))}
+    imports_numpy = [file for file, text in files.items() if "import numpy as np" in text]
+    for file in imports_numpy:
+        _put(file, files[file] + "np\n")
+    subprocess.run([*ruff, "check", "--quiet", "--no-cache", "--fix", "--select=F401", *files], check=True)
+    for file in imports_numpy:
+        _put(file, file.read_text(encoding="utf-8").removesuffix("np\n"))
+    subprocess.run([*ruff, "format", "--quiet", "--no-cache", *files], check=True)
+
+
+def solutions(reference, edition):
+    """The statements of the reference's modules that the edition's modules lack, each as text."""
+    known = {text for source in edition.values() for text in _statements(source)}
+    return sorted({text for source in reference.values() for text in _statements(source)} - known)
+
+
+def _statements(source):
+    """The simple statements of a source, as written and as Python would write them, without white space."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.Return) and not isinstance(node.value, ast.Name):
+            for text in (ast.unparse(node), ast.get_source_segment(source, node)):
+                if len(_bare(text)) >= SHORTEST:
+                    yield _bare(text)
+
+
+def _bare(text):
+    return re.sub(r"\s+", "", text).replace("'", '"')
+
+
+def leaks(out, statements):
+    """Where in the folder out one of the statements stands: "file: statement"."""
+    found = []
+    for file in sorted(path for path in out.rglob("*") if path.is_file()):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if file.suffix == ".ipynb":
+            text = "\n".join(cell.source for cell in nbformat.reads(text, 4).cells) + text
+        text = _bare(text)
+        found += [f"{file.relative_to(out)}: {statement}" for statement in statements if statement in text]
+    return found
+
+
+def zip_folder(folder, file):
+    """Write a zip of the folder, the same bytes each time: in order, without times, and not compressed."""
+    with zipfile.ZipFile(file, "w") as zipped:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            info = zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")  # of 1980
+            info.external_attr, info.create_system = 0o644 << 16, 3
+            zipped.writestr(info, path.read_bytes())
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m grading.student", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "dist/student", help="the folder (default: dist/student)")
+    out = parser.parse_args(argv).out
+    write(out)
+    zip_folder(out, out.with_suffix(".zip"))
+    print(f"{out} and {out.with_suffix('.zip')} hold the student edition")
+
+
+if __name__ == "__main__":
+    main()

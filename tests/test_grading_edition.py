@@ -1,0 +1,323 @@
+"""The student edition: whole, without solutions, and worth exactly the points of what is put back."""
+
+import ast
+import filecmp
+import importlib
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from grading import cut_code, cut_notebooks, student
+from grading.exercises import Exercise, choose, read
+from grading.grade import grade, gradescope, main, table
+from grading.session import Session
+
+ROOT = Path(__file__).parent.parent
+EXERCISES, GIVEN = read()
+REFERENCE = {file.stem: file.read_text() for file in sorted((ROOT / "cs231n").glob("*.py"))}
+
+
+@pytest.fixture(scope="module")
+def edition(tmp_path_factory):
+    out = tmp_path_factory.mktemp("edition") / "student"
+    student.write(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session() as session:
+        yield session
+
+
+# --- the exercises ---
+
+
+def test_there_are_about_30_exercises_of_100_points():
+    assert 28 <= len(EXERCISES) <= 36
+    assert sum(exercise.points for exercise in EXERCISES.values()) == 100
+    assert [exercise.notebook for exercise in EXERCISES.values()] == sorted(e.notebook for e in EXERCISES.values())
+
+
+def test_uses_are_the_exercises_that_the_reference_calls():
+    for exercise in EXERCISES.values():
+        assert set(exercise.uses) <= EXERCISES.keys()
+        assert used_by(exercise) - {exercise.id} <= set(exercise.uses), exercise.id
+
+
+def used_by(exercise):
+    """The exercises whose functions the reference's call, directly or by way of what is given."""
+    owners = {name: e.id for e in EXERCISES.values() for name in e.functions}
+    found, seen, todo = set(), set(), [reference(name) for name in exercise.functions]
+    while todo:
+        function = todo.pop()
+        for name in names(function.__code__):
+            if name == "RULES":  # a rule is chosen by its name, and the checks take sgd, which is given
+                continue
+            for value in functions(function.__globals__.get(name)):
+                qualified = f"{value.__module__.removeprefix('cs231n.')}.{value.__qualname__}"
+                if qualified in owners:
+                    found.add(owners[qualified])
+                elif value.__module__.startswith("cs231n.") and value not in seen:
+                    seen.add(value)
+                    todo.append(value)
+            # A method of its own class:
+            found |= {
+                owners[f] for f in owners for mine in exercise.functions if f == f"{mine.rpartition('.')[0]}.{name}"
+            }
+    return found
+
+
+def reference(name):
+    module, *below = name.split(".")
+    found = importlib.import_module(f"cs231n.{module}")
+    for attribute in below:
+        found = getattr(found, attribute)
+    return inspect.unwrap(found)
+
+
+def names(code):
+    """The names that a function's code looks up, that of the functions in it too."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from names(constant)
+
+
+def functions(value):
+    """The functions that a global name stands for: one, or those of a table."""
+    if isinstance(value, types.FunctionType):
+        yield value
+    elif isinstance(value, dict | tuple):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from functions(entry)
+
+
+def test_an_unknown_exercise_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"got '9\.9'"):
+        choose(["9.9"], EXERCISES)
+    assert [exercise.id for exercise in choose(["3", "1.2"], EXERCISES)] == ["1.2", "3.1"]
+
+
+# --- the cut ---
+
+
+def test_two_editions_are_the_same_byte_for_byte(edition, tmp_path):
+    student.write(tmp_path / "student")
+    for folder in (edition, tmp_path / "student"):
+        student.zip_folder(folder, folder.with_suffix(".zip"))
+    one, other = edition.with_suffix(".zip"), tmp_path / "student.zip"
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_is_open_keeps_its_signature_and_docstring_and_says_what_to_do(edition):
+    for exercise in EXERCISES.values():
+        for function in exercise.functions:
+            module = function.split(".")[0]
+            before = cut_code.find(ast.parse(REFERENCE[module]), function)
+            after = cut_code.find(ast.parse((edition / f"cs231n/{module}.py").read_text()), function)
+            assert ast.dump(before.args) == ast.dump(after.args)
+            assert ast.get_docstring(before) == ast.get_docstring(after)
+            raised = after.body[-1]
+            assert isinstance(raised, ast.Raise)
+            assert ast.literal_eval(raised.exc.args[0]) == exercise.message(function)
+
+
+def test_helpers_and_imports_that_only_solutions_need_are_gone(edition):
+    text = (edition / "cs231n/batchnorm.py").read_text()
+    assert "_standardize" not in text
+    assert "_mean_product" not in text
+    assert "def _check_shapes" in text
+    assert "sliding_window_view" not in (edition / "cs231n/fast_layers.py").read_text()
+
+
+def test_no_statement_of_a_solution_is_left(edition):
+    statements = student.solutions(REFERENCE, student._modules(edition))
+    assert len(statements) > 150
+    assert student.leaks(edition, statements) == []
+
+
+@pytest.mark.parametrize("file", ["notebooks/01_fully_connected_nets.ipynb", "grading/expect.py", "README.md"])
+def test_a_statement_that_is_left_is_found(edition, file):
+    path, statement = edition / file, "dx = (dout @ w.T).reshape(x.shape) if need_dx else None"
+    right = path.read_text()
+    try:
+        if path.suffix == ".ipynb":
+            notebook = nbformat.reads(right, 4)
+            notebook.metadata["left"] = statement
+            path.write_text(nbformat.writes(notebook))
+        else:
+            path.write_text(f"{right}\n{statement}\n")
+        statements = student.solutions(REFERENCE, student._modules(edition))
+        assert any(file in found for found in student.leaks(edition, statements))
+    finally:
+        path.write_text(right)
+
+
+def test_the_notebooks_hold_no_output_no_solution_and_each_exercise_once(edition):
+    graded = []
+    for file in sorted((edition / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(file, 4)
+        nbformat.validate(notebook)
+        for cell in notebook.cells:
+            assert not cell.metadata
+            assert not cell.get("outputs")
+            assert cell.get("execution_count") is None
+        graded += [cell.source.split()[1] for cell in notebook.cells if cell.source.startswith("%grade")]
+    assert sorted(graded) == sorted(EXERCISES)
+
+
+def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
+    source = (
+        "**Derivation.** It is short.\n\n1. One.\n2. Two.\n\nSo it is.\n\n*Question 1.* Why?\n\n*Your answer:* Because."
+    )
+    python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    cells = [
+        nbformat.v4.new_markdown_cell(source, id="a", metadata={"tags": ["derivation"]}),
+        nbformat.v4.new_markdown_cell("## 1.1 A section\n\n**One operation a line.** So:", id="b"),
+        nbformat.v4.new_code_cell("a = 1", id="c", metadata={"tags": ["solution"], "student": "a = yours"}),
+        nbformat.v4.new_code_cell("b = 2", id="d", metadata={"tags": ["solution"]}),
+    ]
+    exercise = Exercise("1.1", "One", "1.1", {"layers.one": "1"}, {"one": 2})
+    cut = cut_notebooks.cut(nbformat.v4.new_notebook(cells=cells, metadata=python), [exercise])
+    sources = {cell.id: cell.source for cell in cut.cells}
+    assert sources["a"].split("\n\n")[1:] == [
+        "*Your derivation:*", "So it is.", "*Question 1.* Why?", "*Your answer:*",
+    ]  # fmt: skip
+    assert sources["b"] == "## 1.1 A section"
+    assert sources["c"] == "a = yours"
+    assert "d" not in sources
+    assert sources["grade-1-1"] == "%grade 1.1"
+    assert "(2 points)" in sources["exercise-1-1"]
+
+
+def test_an_exercise_without_a_place_in_its_notebook_is_refused():
+    exercise = Exercise("1.1", "One", "7.7", {"layers.one": "1"}, {"one": 2})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One")])
+    with pytest.raises(ValueError, match=r"no section 7\.7"):
+        cut_notebooks.cut(notebook, [exercise])
+
+
+# --- what the edition is worth ---
+
+
+def test_each_open_part_fails_with_the_message_of_its_exercise(edition, session):
+    for exercise in EXERCISES.values():
+        for result in grade(exercise, session, edition):
+            assert result.open, result
+            assert result.hint in [exercise.message(function) for function in exercise.functions]
+
+
+def test_each_exercise_put_back_alone_earns_its_own_points_and_no_others(edition, session, tmp_path):
+    for alone in EXERCISES.values():
+        put_back(tmp_path, [alone])
+        earned = {e.id: sum(result.earned for result in grade(e, session, tmp_path)) for e in affected(alone)}
+        assert earned == {e.id: alone.points if e is alone else 0 for e in affected(alone)}
+
+
+def affected(alone):
+    """The exercise, those that use it or that it uses, and those whose functions stand beside its own."""
+    for exercise in EXERCISES.values():
+        near = alone.id in exercise.uses or exercise.id in alone.uses or set(exercise.files) & set(alone.files)
+        if exercise is alone or near:
+            yield exercise
+
+
+def put_back(tree, solved):
+    """The edition's modules with the reference's solutions of some exercises."""
+    (tree / "cs231n").mkdir(exist_ok=True)
+    others = [exercise for exercise in EXERCISES.values() if exercise not in solved]
+    for module, text in cut_code.cut(REFERENCE, others, GIVEN, solved=solved).items():
+        (tree / "cs231n" / f"{module}.py").write_text(text)
+
+
+def test_all_put_back_earns_all_points(session, tmp_path):
+    put_back(tmp_path, list(EXERCISES.values()))
+    assert sum(r.earned for e in EXERCISES.values() for r in grade(e, session, tmp_path)) == 100
+
+
+def test_the_given_tests_pass_and_each_exercise_part_fails_alone(edition, tmp_path):
+    copy = shutil.copytree(edition, tmp_path / "copy")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "CS231N_DATA_DIR": str(tmp_path),
+        "CS231N_CIFAR10_URL": "absent",
+    }
+    command = [sys.executable, "-m", "pytest", "tests", "-q", "-n0", "-p", "no:cacheprovider", "--benchmark-disable"]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
+    failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    parts = [part for exercise in EXERCISES.values() for part in exercise.parts]
+    assert len(failed) == len(parts), done.stdout[-3000:]
+    assert all(name.startswith("tests/test_exercises.py::") for name in failed)
+    assert re.search(rf"{len(parts)} failed, \d\d+ passed", done.stdout)
+
+
+def test_a_notebook_runs_up_to_the_first_open_exercise_and_says_where_to_go(edition):
+    notebook = nbformat.read(edition / "notebooks/03_dropout.ipynb", 4)
+    first = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("%grade"))
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(edition / "notebooks")}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(edition))
+        with pytest.raises(CellExecutionError) as raised:
+            client.execute()
+    assert raised.value.ename == "NotYet"
+    assert "exercise 3.1 is open" in str(raised.value)
+    stopped = [
+        i for i, cell in enumerate(notebook.cells) if any(o.output_type == "error" for o in cell.get("outputs", []))
+    ]
+    assert stopped == [first]
+
+
+# --- what a grading looks like ---
+
+
+def test_the_table_says_what_failed_and_what_was_checked_with_right_parts(edition, session, tmp_path):
+    put_back(tmp_path, [EXERCISES["1.5"]])
+    graded = {EXERCISES[name]: grade(EXERCISES[name], session, tmp_path) for name in ("1.1", "1.5")}
+    text = "\n".join(table(graded))
+    assert "exercise 1.1 is open: affine_forward in cs231n/layers.py" in " ".join(text.split())
+    assert "checked with right parts in place of 1.1, not right yet in yours" in text
+    assert re.search(r"in all +2 of +5", text)
+
+
+def test_the_results_for_gradescope_have_its_fields(session):
+    results = gradescope({EXERCISES["1.2"]: grade(EXERCISES["1.2"], session, ROOT)})
+    assert results["score"] == 2
+    assert results["execution_time"] >= 0
+    names = {"number", "name", "score", "max_score", "status", "output"}
+    assert [test.keys() for test in results["tests"]] == [names, names]
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_the_command_grades_what_it_is_asked_for(capsys, tmp_path):
+    main(["1.2", "--json", str(tmp_path / "results.json")])
+    assert re.search(r"^1.2 +ReLU +2 of +2", capsys.readouterr().out, re.MULTILINE)
+    assert json.loads((tmp_path / "results.json").read_text())["score"] == 2
+    with pytest.raises(SystemExit):
+        main(["9.9"])
+    assert "wanted one of 1.1, 1.2" in capsys.readouterr().err
+
+
+def test_the_edition_has_only_what_a_student_needs(edition):
+    assert {path.name for path in edition.iterdir()} == {
+        ".gitignore", "LICENSE", "Makefile", "README.md", "conftest.py", "constraints.txt", "cs231n", "data",
+        "environment.yml", "grading", "notebooks", "pyproject.toml", "tests",
+    }  # fmt: skip
+    targets = subprocess.run(["make", "help"], cwd=edition, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
+        "help", "install", "lab", "get-data", "test", "grade", "train", "clean",
+    ]  # fmt: skip
+    same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
+    assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)

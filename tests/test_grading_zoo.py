@@ -1,0 +1,96 @@
+"""The graders' grade: wrong solutions, each a mistake that a learner may make, and each caught by its exercise's check.
+
+tests/zoo/*.toml has them.  exercise and part: where it must be caught.  function: where the reference is changed, from
+old, which stands there once, to new.  hint: words that the hint must have.
+
+That no other exercise is failed by them holds for all at once: an exercise's functions may raise an error instead.
+"""
+
+import ast
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grading import cut_code
+from grading.exercises import read
+from grading.grade import grade
+from grading.session import Session
+
+ROOT = Path(__file__).parent.parent
+EXERCISES, GIVEN = read()
+REFERENCE = {file.stem: file.read_text() for file in sorted((ROOT / "cs231n").glob("*.py"))}
+ZOO = [
+    wrong for file in sorted((ROOT / "tests/zoo").glob("*.toml")) for wrong in tomllib.loads(file.read_text())["wrong"]
+]
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session() as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """The reference, to be changed and put right again."""
+    tree = tmp_path_factory.mktemp("zoo")
+    (tree / "cs231n").mkdir()
+    write(tree, REFERENCE)
+    return tree
+
+
+def write(tree, sources):
+    for module, text in sources.items():
+        (tree / f"cs231n/{module}.py").write_text(text)
+
+
+def changed(function, old, new):
+    """The module of the function, with new in place of old there."""
+    module = function.split(".")[0]
+    lines = REFERENCE[module].splitlines(keepends=True)
+    node = cut_code.find(ast.parse(REFERENCE[module]), function)
+    before, body, after = lines[: node.lineno - 1], lines[node.lineno - 1 : node.end_lineno], lines[node.end_lineno :]
+    body = "".join(body)
+    assert body.count(old) == 1, f"{old!r} stands {body.count(old)} times in {function}"
+    text = "".join([*before, body.replace(old, new), *after])
+    ast.parse(text)
+    return {module: text}
+
+
+@pytest.mark.parametrize("wrong", ZOO, ids=lambda wrong: f"{wrong['exercise']}-{wrong['name'].replace(' ', '-')}")
+def test_a_wrong_solution_is_caught_by_its_check(wrong, session, tree):
+    exercise, part = EXERCISES[wrong["exercise"]], wrong["part"]
+    text = changed(wrong["function"], wrong["old"], wrong["new"])
+    try:
+        write(tree, text)
+        (result,) = grade(replace(exercise, parts={part: exercise.parts[part]}), session, tree)
+    finally:
+        write(tree, {module: REFERENCE[module] for module in text})
+    assert result.hint, f"{part} passes"
+    assert wrong.get("hint", "") in result.hint
+
+
+@pytest.mark.parametrize("wrong", EXERCISES.values(), ids=lambda exercise: exercise.id)
+def test_what_is_wrong_in_an_exercise_fails_no_other(wrong, session, tree):
+    solved = [exercise for exercise in EXERCISES.values() if exercise is not wrong]
+    try:
+        write(tree, cut_code.cut(REFERENCE, [wrong], GIVEN, solved=solved))
+        for other in solved:
+            if set(other.files) & set(wrong.files) or wrong.id in other.uses or other.id in wrong.uses:
+                assert not [result for result in grade(other, session, tree) if result.hint], other.id
+    finally:
+        write(tree, REFERENCE)
+
+
+def test_the_reference_passes_every_check_with_other_seeds_too(session):
+    for seed in (1, 2):
+        for exercise in EXERCISES.values():
+            assert [result.hint for result in grade(exercise, session, ROOT, seed=seed)] == [""] * len(exercise.parts)
+
+
+def test_the_zoo_holds_every_part_of_every_exercise():
+    held = {(wrong["exercise"], wrong["part"]) for wrong in ZOO}
+    assert held == {(exercise.id, part) for exercise in EXERCISES.values() for part in exercise.parts}
+    assert len(ZOO) >= 100
