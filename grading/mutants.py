@@ -141,7 +141,8 @@ def main(argv=None):
     drawn = random.Random(args.seed)
     found = [mutant for mutant in found if drawn.random() < args.sample]
     survivors = _survivors(found, args.jobs)
-    reasons = {(e["function"], e["before"], e["after"]): e["why"] for e in tomllib.loads(EXPLAINED.read_text())["same"]}
+    explained = tomllib.loads(EXPLAINED.read_text(encoding="utf-8"))["same"]
+    reasons = {(e["function"], e["before"], after): e["why"] for e in explained for after in e["after"]}
     same = [mutant for mutant in survivors if mutant[:3] in reasons]
     for mutant in survivors:
         why = f"\n    the same: {reasons[mutant[:3]]}" if mutant[:3] in reasons else ""

@@ -68,6 +68,7 @@ class Session:
         return answer
 
     def _start(self):
+        before = time.monotonic()
         self.process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
@@ -79,6 +80,7 @@ class Session:
         os.set_blocking(self.process.stdin.fileno(), False)  # it may never read
         self._rest = b""
         self.ask(**self._load)
+        self.deadline += time.monotonic() - before  # to import NumPy or PyTorch is not the learner's time
 
     def _write(self, line):
         """Write a line to the process."""

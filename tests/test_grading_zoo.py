@@ -94,3 +94,14 @@ def test_the_zoo_holds_every_part_of_every_exercise():
     held = {(wrong["exercise"], wrong["part"]) for wrong in ZOO}
     assert held == {(exercise.id, part) for exercise in EXERCISES.values() for part in exercise.parts}
     assert len(ZOO) >= 100
+
+
+def test_each_mutant_that_is_explained_changes_a_line_of_the_reference():
+    explained = tomllib.loads((ROOT / "grading/mutants.toml").read_text())["same"]
+    assert explained
+    for entry in explained:
+        module = REFERENCE[entry["function"].split(".")[0]]
+        node = cut_code.find(ast.parse(module), entry["function"])
+        lines = [line.strip() for line in module.splitlines()[node.lineno - 1 : node.end_lineno]]
+        assert entry["before"] in lines, entry["before"]
+        assert entry["before"] not in entry["after"]

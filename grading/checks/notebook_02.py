@@ -227,7 +227,7 @@ def batchnorm_training(solution):
 def batchnorm_running(solution):
     rng, D = solution.rng, 3
     start = dict(zip(AVERAGES, (rng.standard_normal(D), rng.uniform(1, 2, D)), strict=True))
-    for momentum, averages in ((None, {}), (0.75, {}), (0.6, start)):
+    for momentum, averages in ((None, {}), (0.75, {}), (0.3, start)):
         bn_param = {"mode": "train", **averages, **({} if momentum is None else {"momentum": momentum})}
         wanted = averages or dict.fromkeys(AVERAGES, np.zeros(D))
         for step in ("first", "second"):

@@ -29,6 +29,7 @@ POOLS = [  # shape of x, window, stride
     ((1, 1, 4, 5), (2, 2), 1),
     ((2, 2, 7, 6), (3, 2), 2),
     ((1, 2, 5, 6), (2, 3), 1),
+    ((1, 1, 6, 5), (3, 3), 1),
     ((2, 1, 6, 7), (1, 2), 3),  # gaps between the windows
 ]
 LARGE_POOLS = [((2, 1, 513, 512), (3, 2), 2)]  # more than one block

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from grading.expect import expect, require
 
-BLOCKS = [(3, 3, 1), (3, 5, 1), (4, 4, 2), (3, 6, 2)]  # c_in, c_out, stride
+BLOCKS = [(3, 3, 1), (3, 5, 1), (4, 4, 2), (3, 6, 2), (6, 4, 1)]  # c_in, c_out, stride
 NETS = [  # widths, blocks in a stage, classes, and the blocks that there should be
     ((4,), 1, 10, [(4, 4, 1)]),
     ((4, 6), 1, 5, [(4, 4, 1), (4, 6, 2)]),
