@@ -1,5 +1,7 @@
 """The notebook magic `%grade 1.1`."""
 
+import functools
+
 from grading.exercises import choose, read
 from grading.grade import HERE, table
 from grading.grade import grade as grade_exercise
@@ -16,11 +18,15 @@ class NotYet(Exception):
 
 def grade(line):
     """Grade the exercises that the line names.  Raises `NotYet`, which stops a run of all cells, for a wrong one."""
-    with Session() as session:
-        graded = {
-            exercise: grade_exercise(exercise, session, HERE.parent) for exercise in choose(line.split(), read()[0])
-        }
+    exercises = choose(line.split(), read()[0])
+    graded = {exercise: grade_exercise(exercise, _session(), HERE.parent) for exercise in exercises}
     text = "\n".join(table(graded))
     if any(result.hint for results in graded.values() for result in results):
         raise NotYet(text)
     print("\n".join(f"exercise {exercise.id}: {exercise.points} of {exercise.points} points" for exercise in graded))
+
+
+@functools.cache
+def _session():
+    """One process for all cells, since its start takes seconds.  It ends with the kernel, from whose pipe it reads."""
+    return Session()

@@ -1,0 +1,211 @@
+"""Grade a folder of submissions: `make grade-submissions`, or `python -m grading.submissions FOLDER --out DIR`.
+
+A submission is a folder or a .zip, named as its student, with cs231n/ somewhere in it.  Of its modules those count
+that hold exercises, or that are the learner's own; the rest is the reference's, cut.  Each exercise is graded by the
+checks here, on arrays from a fresh seed, against a process that `grading.sandbox` holds.
+"""
+
+import argparse
+import ast
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from grading import cut_code, sandbox
+from grading.exercises import choose, read
+from grading.grade import HERE, Result, grade
+from grading.handed_in import read_submissions
+from grading.reports import is_finished, write_csv, write_report
+from grading.session import ENVIRONMENT, Session
+
+# --- the reference, cut ---
+
+
+def write_references(folder, exercises):
+    """Write the reference into folders below folder: cut of all exercises, and of all but those below each exercise.
+
+    Returns a dict from an exercise's id, and from None, to its folder.  So no process can read its own solution.
+    """
+    everything, given = read()
+    sources = {file.stem: file.read_text(encoding="utf-8") for file in (HERE.parent / "cs231n").glob("*.py")}
+    stays = "\n".join([*(name for e in everything.values() for name in e.functions), *_imported(sources.values())])
+    folders, made = {}, {}
+    for exercise in [None, *exercises]:
+        right = frozenset(_below(exercise, everything)) if exercise else frozenset()
+        if right not in made:
+            made[right] = folder / f"reference-{len(made)}"
+            (made[right] / "cs231n").mkdir(parents=True)
+            opened = [e for e in everything.values() if e.id not in right]
+            for module, text in cut_code.cut(sources, opened, given, [stays]).items():
+                (made[right] / f"cs231n/{module}.py").write_text(text, encoding="utf-8")
+            (made[right] / "cs231n/__init__.py").write_text("")  # it imports them all: one that fails would fail all
+        folders[exercise and exercise.id] = made[right]
+    return folders
+
+
+def _below(exercise, exercises):
+    """The ids of the exercises that an exercise uses, and of those that they use."""
+    return {id for used in exercise.uses for id in (used, *_below(exercises[used], exercises))}
+
+
+def _imported(sources):
+    """The names that modules import from others of the package."""
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    return sorted({alias.name for node in nodes if node.module.startswith("cs231n") for alias in node.names})
+
+
+# --- an exercise of a submission ---
+
+
+class ExerciseSession(Session):
+    """A session with a time for its exercise: a check may take what is left of it, and a tenth of it at least."""
+
+    def __init__(self, command, seconds):
+        super().__init__(command, seconds)
+        self.end = None
+
+    def begin(self):
+        now = time.monotonic()
+        self.end = self.end or now + self.seconds
+        self.deadline = max(self.end, now + self.seconds / 10)
+
+
+def grade_one(exercise, modules, references, work, seed, seconds, memory):
+    """Grade an exercise of a submission's modules in a process of its own, in the folder work.  Returns its results.
+
+    First with the reference, cut, in place of the modules that hold other exercises: an error there does no harm here.
+    """
+    written = {file for e in read()[0].values() for file in e.files}
+    source = references[exercise.id]
+    with TemporaryDirectory(dir=work) as folder:
+        whole = _tree(Path(folder, "whole"), references[None], modules, written)
+        apart = _tree(Path(folder, "apart"), source, modules, exercise.files)
+        command = sandbox.command(exercise, [folder, source], seconds, memory)
+        with ExerciseSession(command, seconds) as session:
+            return grade(exercise, session, whole, str(source), seed, apart)
+
+
+def _tree(folder, reference, modules, files):
+    """A copy of reference in folder, in which those of files that are among modules are the learner's, and new ones."""
+    shutil.copytree(reference, folder)
+    for name, content in modules.items():
+        if f"cs231n/{name}" in files or not (reference / "cs231n" / name).exists():
+            (folder / "cs231n" / name).write_bytes(content)
+    return folder
+
+
+def _start_worker():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, and the learner's process with it
+    import torch
+
+    torch.set_num_threads(1)
+
+
+# --- all of them ---
+
+
+def grade_submissions(folder, out, exercises, seed, jobs=1, seconds=60, memory=2 << 30, again=False):
+    """Grade the submissions in a folder, and write a report for each, and grades.csv, into the folder out.
+
+    A report of these exercises that out holds already stays as it is, unless again.  seed: what the checks draw from;
+    seconds and memory, in bytes: of an exercise.  Returns the names of files that are no submissions.
+    """
+    from tqdm import tqdm
+
+    submissions, others = read_submissions(folder, out)
+    out.mkdir(parents=True, exist_ok=True)
+    todo = [s for s in submissions if again or not is_finished(out, s, exercises)]
+    graded = {s.name: dict.fromkeys(exercises) for s in todo}
+    for submission in todo:
+        if not submission.modules:
+            write_report(out, submission, {e: _failed(e, submission.notes[0]) for e in exercises}, seed)
+    work, pool = TemporaryDirectory(prefix="cs231n-"), ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
+    try:
+        _try_sandbox(exercises, seconds, memory)
+        limits = write_references(Path(work.name), exercises), work.name, seed, seconds, memory
+        asked = [(submission, exercise) for submission in todo for exercise in exercises if submission.modules]
+        tasks = {pool.submit(grade_one, exercise, s.modules, *limits): (s, exercise) for s, exercise in asked}
+        for task in tqdm(as_completed(tasks), total=len(tasks), unit="exercise", disable=None):
+            submission, exercise = tasks[task]
+            graded[submission.name][exercise] = _results(task, exercise)
+            if all(graded[submission.name].values()):
+                write_report(out, submission, graded.pop(submission.name), seed)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        work.cleanup()
+        write_csv(out, submissions, exercises)
+    return others
+
+
+def _try_sandbox(exercises, seconds, memory):
+    """Raises ValueError where the sandbox does not start, as with a Python that lies elsewhere than it looks."""
+    for exercise in {e.notebook == 5: e for e in exercises}.values():
+        command = sandbox.command(exercise, [], seconds, memory)
+        run = subprocess.run(command, input=b"", capture_output=True, env=ENVIRONMENT)
+        if run.returncode:
+            said = run.stderr.decode(errors="replace").strip()
+            raise ValueError(f"the process for exercise {exercise.id} does not start here: {said[-500:]}")
+
+
+def _results(task, exercise):
+    """What a task found.  An error of the grader's own costs no other exercise its points."""
+    try:
+        return task.result()
+    except BrokenExecutor:
+        raise
+    except Exception as error:
+        return _failed(exercise, f"the grader itself failed, and not the submission: {error!r}")
+
+
+def _failed(exercise, hint):
+    return [Result(part, points, hint) for part, points in exercise.parts.items()]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m grading.submissions", description="Grade a folder of submissions.")
+    parser.add_argument("folder", type=Path, help="holds a folder or a .zip for each student, named as the student")
+    parser.add_argument("--out", type=Path, help="where the reports go (default: beside the folder, FOLDER-grades)")
+    parser.add_argument("--exercises", nargs="+", default=[], metavar="2.3", help="or notebooks, 1 to 5 (default: all)")
+    parser.add_argument("--jobs", type=_positive(int), default=os.cpu_count() or 1, help="how many at once")
+    parser.add_argument("--seed", type=_positive(int), help="what the checks draw from (default: a fresh one)")
+    parser.add_argument("--seconds", type=_positive(float), default=60, help="for an exercise (default: 60)")
+    parser.add_argument("--memory", type=_positive(float), default=2, metavar="GiB", help="of it (default: 2)")
+    parser.add_argument("--again", action="store_true", help="grade those too whose reports are there already")
+    args = parser.parse_args(argv)
+    if not args.folder.is_dir():
+        parser.error(f"folder: wanted a folder of submissions, got {str(args.folder)!r}")
+    out = args.out or args.folder.resolve().with_name(args.folder.resolve().name + "-grades")
+    for missing in sandbox.not_enforced():
+        print(f"this system does not keep submissions from {missing}", file=sys.stderr)
+    try:
+        exercises = choose(args.exercises, read()[0])
+        limits = args.jobs, args.seconds, int(args.memory * (1 << 30)), args.again
+        others = grade_submissions(args.folder, out, exercises, args.seed or secrets.randbits(32), *limits)
+    except ValueError as error:
+        parser.error(str(error))
+    except (KeyboardInterrupt, BrokenExecutor):
+        sys.exit("stopped: finished reports are kept, and the same command goes on from there")
+    for name in others:
+        print(f"{name!r} is neither a folder nor a .zip, and was left out", file=sys.stderr)
+    print(f"{out} holds grades.csv and the reports")
+
+
+def _positive(kind):
+    def number(text):
+        if not (value := kind(text)) > 0:
+            raise argparse.ArgumentTypeError(f"wanted a number above 0, got {text}")
+        return value
+
+    return number
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,543 @@
+"""The instructor's grader: what submissions try costs them their own points at most, and no other's."""
+
+import csv
+import json
+import os
+import re
+import sys
+import textwrap
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from grading import sandbox, submissions
+from grading.checks import notebook_01
+from grading.cut_code import solution
+from grading.exercises import read
+from grading.expect import expect
+from grading.grade import grade as grade_tree
+from grading.handed_in import read_submissions
+from grading.session import Failed, Session
+from grading.submissions import grade_submissions, write_references
+
+ROOT = Path(__file__).parent.parent
+EXERCISES, GIVEN = read()
+REFERENCE = {file.stem: file.read_text() for file in (ROOT / "cs231n").glob("*.py")}
+MEMORY = (1 << 30) + 4321  # bytes; by this number the tests find the processes that they started
+whole = pytest.mark.skipif(bool(sandbox.not_enforced()), reason="needs Landlock and seccomp")
+
+
+def with_body(function, body):
+    """The module of a function, in which body stands for its solution.  "RIGHT" in body is that solution."""
+    source = REFERENCE[function.split(".")[0]]
+    lines, statements = source.splitlines(), solution(source, function, GIVEN)
+    start, end = statements[0].lineno - 1, statements[-1].end_lineno
+    body = textwrap.dedent(body).replace("RIGHT", textwrap.dedent("\n".join(lines[start:end])))
+    return "\n".join([*lines[:start], textwrap.indent(body, " " * statements[0].col_offset), *lines[end:], ""])
+
+
+def hand_in(folder, name, **modules):
+    """Write a submission: the reference, but for these modules."""
+    (folder / name / "cs231n").mkdir(parents=True)
+    for module, source in {**REFERENCE, **modules}.items():
+        (folder / name / f"cs231n/{module}.py").write_text(source)
+
+
+def hand_in_zip(folder, name, **entries):
+    with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
+        for module, source in REFERENCE.items():
+            zipped.writestr(f"hw/cs231n/{module}.py", entries.get(module, source))
+        return zipped
+
+
+def grade(folder, *ids, seconds=2):
+    """Points by student and exercise, and the folder with the reports."""
+    out = folder.with_name(f"{folder.name}-grades")
+    grade_submissions(folder, out, [EXERCISES[id] for id in ids], 1, jobs=2, seconds=seconds, memory=MEMORY)
+    with open(out / "grades.csv", newline="") as file:
+        return {row["student"]: row for row in csv.DictReader(file)}, out
+
+
+@pytest.fixture(scope="module")
+def in_threads():
+    """Start no workers, each of which imports PyTorch anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(submissions, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
+        yield
+
+
+# --- attacks in affine_forward, exercise 1.1; momentum, 1.11, is graded all the same ---
+
+ATTACKS = {  # what stands in affine_forward's place: it earns nothing.  Of what could harm this machine, a little
+    "infinite-loop": "while True: pass",
+    "sleep": "import time; time.sleep(1000)",
+    "os-exit": "import os; os._exit(0)",
+    "sys-exit": "import sys; sys.exit(0)",
+    "abort": "import os; os.abort()",
+    "segfault": "import ctypes; ctypes.string_at(0)",
+    "recursion": "return affine_forward(x, w, b)",
+    "memory-of-100-gb": "np.zeros(100 << 27)\nRIGHT",
+    "kill-the-grader": "import os; os.kill(os.getppid(), 9)\nRIGHT",
+    "kill-all": "import os; os.kill(-1, 0)\nRIGHT",
+    "fork-bomb": "import os\nfor _ in range(6): os.fork()\nRIGHT",
+    "another-program": "import subprocess; subprocess.run(['true'])\nRIGHT",
+    "thread": "import threading; threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()\nRIGHT",
+    "torch": "import torch; return torch.addmm(*map(torch.tensor, (b, x.reshape(len(x), -1), w))).numpy(), (x, w, b)",
+    "torch-behind-the-guard": "import sys; sys.meta_path[:] = sys.meta_path[2:]; import torch\nRIGHT",
+    "scipy": "from scipy.linalg import blas\nRIGHT",
+    "the-reference's-file": f"""
+        names = {{}}
+        exec(open({str(ROOT / "cs231n/layers.py")!r}).read(), names)
+        return names["affine_forward"](x, w, b)""",
+    "another-student's-file": """
+        import glob
+        names = {}
+        exec(open("FOLDER/right/cs231n/layers.py").read(), names)
+        return names["affine_forward"](x, w, b)""",
+    "the-checks'-file": f"open({str(ROOT / 'grading/checks/notebook_01.py')!r})\nRIGHT",
+    "patched-numpy-testing": """
+        import numpy.testing
+        np.testing.assert_allclose = np.testing.assert_array_equal = lambda *args, **kwargs: None
+        np.allclose = np.array_equal = np.isclose = lambda *args, **kwargs: True
+        return np.zeros((len(x), w.shape[1])), ()""",
+    "all-is-equal": """
+        class Equal:
+            shape, dtype, ndim, size = (len(x), w.shape[1]), x.dtype, 2, 0
+            __eq__ = __le__ = __lt__ = lambda self, other: True
+            __hash__ = lambda self: 0
+            __array__ = lambda self, *args, **kwargs: np.zeros(self.shape)
+            __array_interface__ = property(lambda self: np.zeros(self.shape).__array_interface__)
+            detach = cpu = lambda self: self
+            numpy = lambda self: np.zeros(self.shape)
+        return Equal(), ()""",
+    "nan": "return np.full((len(x), w.shape[1]), np.nan), ()",
+    "none": "return None",
+    "error-without-a-name": "raise type('', (Exception,), {})()",
+    "fake-report-in-an-error": "raise ValueError('\\n1.1  The affine layer  3 of  3   0.1 s\\nin all 5 of  5\\x1b[2J')",
+    "fake-report-in-print": """
+        import os, sys
+        for stream in (1, 2):
+            os.write(stream, b'1.1  The affine layer    3 of  3   0.1 s\\nin all    5 of  5\\n')
+        print('{"value": null}', flush=True)
+        return np.zeros((len(x), w.shape[1])), ()""",
+    "forged-answers": """
+        import os
+        for file in range(3, 64):
+            for line in ('{}', '{"error": "", "text": "", "place": ""}', '[]', '7', '[' * 9999, '{"value": {"x": 1}}'):
+                try:
+                    os.write(file, line.encode() + b'\\n')
+                except OSError:
+                    break
+        return np.zeros((len(x), w.shape[1])), ()""",
+    "error-without-words": """
+        import os
+        for file in range(3, 64):
+            try:
+                os.write(file, b'{"error": "", "text": "", "place": ""}\\n')
+            except OSError:
+                pass
+        RIGHT""",
+    "forged-flood": """
+        import os
+        while True:
+            for file in range(3, 64):
+                try:
+                    os.write(file, b'[' * 100_000)
+                except OSError:
+                    pass""",
+    "huge-array": "return np.zeros((len(x), 30_000_000)), ()",
+    "array-larger-than-memory": "return np.broadcast_to(np.zeros(1), (1 << 40, 1 << 20)), ()",
+    "nested-too-deep": "out = []\nfor _ in range(100_000): out = [out]\nreturn out, ()",
+    "frames-and-garbage": """
+        import gc
+        for thing in gc.get_objects():
+            if getattr(thing, "__name__", "") == "affine_forward" and getattr(thing, "__module__", "") != __name__:
+                return thing(x, w, b)
+        return None, ()""",
+}
+HARMLESS = {  # what it does as well, in vain: it earns its points
+    "write-and-delete": """
+        import os, shutil
+        for attack in (
+            lambda: open("WITNESS", "w"), lambda: os.unlink("WITNESS"), lambda: os.chmod("WITNESS", 0),
+            lambda: shutil.rmtree("FOLDER"), lambda: open("FOLDER/new.py", "w"),
+        ):
+            try:
+                attack()
+            except OSError:
+                pass
+        RIGHT""",
+    "huge-print": "for _ in range(10): print('x' * 1_000_000)\nRIGHT",
+    "close-what-it-prints-to": """
+        import os, sys
+        sys.stdout.close()
+        os.closerange(1, 3)
+        RIGHT""",
+}
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("attacks") / "submissions"
+    folder.mkdir()
+    witness = folder.parent / "witness"
+    witness.write_text("as it was")
+    for name, body in {**ATTACKS, **HARMLESS, "right": "RIGHT"}.items():
+        body = body.replace("WITNESS", str(witness)).replace("FOLDER", str(folder))
+        hand_in(folder, name, layers=with_body("layers.affine_forward", body))
+    before = {path: path.stat().st_mode for path in folder.rglob("*")}
+    grades, out = grade(folder, "1.1", "1.11")
+    assert before == {path: path.stat().st_mode for path in folder.rglob("*")}
+    assert witness.read_text() == "as it was"
+    return grades, out
+
+
+@whole
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_earns_nothing_and_costs_no_other_exercise(attacked, name):
+    grades, out = attacked
+    row = grades[name.replace("'", "_")]
+    assert row["1.1"] == "0"
+    assert row["1.11"] == row["total"] == "2"
+    report = (out / f"{row['student']}.txt").read_text()
+    assert re.findall(r"^(?:1.1 |in all).* (\d+) of +(\d+)", report, re.MULTILINE) == [("0", "3"), ("2", "5")]
+    assert all(c.isprintable() or c == "\n" for c in report)
+
+
+@whole
+@pytest.mark.parametrize("name", [*HARMLESS, "right"])
+def test_what_is_right_earns_its_points_whatever_else_it_tries(attacked, name):
+    assert attacked[0][name]["1.1"] == "3"
+    assert attacked[0][name]["total"] == attacked[0][name]["maximum"] == "5"
+
+
+@whole
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("infinite-loop", "it took more than 2 s, and was stopped"),
+        ("memory-of-100-gb", "MemoryError"),
+        ("torch", "exercise 1.1 is to be written in NumPy alone, without torch, in layers.py"),
+        ("os-exit", "the process ended: status 0"),
+        ("error-without-a-name", "an error without a name"),
+    ],
+)
+def test_the_report_says_what_happened(attacked, name, words):
+    report = (attacked[1] / f"{name}.txt").read_text()
+    assert words in " ".join(report.split())
+    assert f"{name}: '{name}', graded with the seed 1" in report
+    results = json.loads((attacked[1] / f"{name}.json").read_text())
+    assert words in results["tests"][0]["output"]
+    assert (results["score"], results["extra_data"]["seed"]) == (2, 1)
+
+
+@whole
+def test_no_process_is_left(attacked):
+    for _ in range(20):
+        running = [path for path in Path("/proc").glob("[0-9]*") if _is_a_submission(path)]
+        if not running:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{running} go on")
+
+
+def _is_a_submission(process):
+    try:
+        return str(MEMORY).encode() in (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+# --- attacks on a whole module, and on what lies beside ---
+
+BENEATH = {  # in place of a module: what 1.1 and 1.2, in layers, and 1.5, in layer_utils, earn
+    "loop-at-import": ({"layers": "while True: pass"}, (0, 0, 2)),
+    "exit-at-import": ({"layers": "import sys; sys.exit()"}, (0, 0, 2)),
+    "hard-exit-at-import": ({"layer_utils": "import os; os._exit(0)"}, (3, 2, 0)),
+    "syntax-error": ({"layers": "def affine_forward(x, w, b:"}, (0, 0, 2)),
+    "no-text": ({"layers": "\0\1\2"}, (0, 0, 2)),
+    "edited-given-modules": ({"utils": "raise SystemExit", "__init__": "raise SystemExit"}, (3, 2, 2)),
+    "the-right-one-in-memory": (
+        {
+            "layer_utils": with_body(
+                "layer_utils.affine_relu_forward",
+                """
+                import gc, json, sys
+                for thing in gc.get_objects():
+                    if getattr(thing, "__name__", "") == "affine_relu_forward" and thing is not affine_relu_forward:
+                        return thing(x, w, b)
+                return None, ()""",
+            )
+        },
+        (3, 2, 0),
+    ),
+    "the-right-one-in-the-folders-given": (
+        {
+            "layer_utils": with_body(
+                "layer_utils.affine_relu_forward",
+                """
+                import glob, json, sys
+                for folder in json.loads(sys.argv[1])["folders"]:
+                    for file in glob.glob(folder + "/**/layer_utils.py", recursive=True):
+                        source = open(file).read()
+                        if "sys.argv" not in source:
+                            names = {}
+                            exec(source, names)
+                            return names["affine_relu_forward"](x, w, b)
+                return None, ()""",
+            )
+        },
+        (3, 2, 0),
+    ),
+    "an-exercise-that-leans-on-an-own-module": (
+        {
+            "own": "import numpy as np\ndef clipped(x):\n    return np.maximum(x, 0)\n",
+            "layers": with_body("layers.relu_forward", "from cs231n.own import clipped\nreturn clipped(x), x"),
+        },
+        (3, 2, 2),
+    ),
+    "an-exercise-that-leans-on-another-of-its-own": (
+        {
+            "layers": with_body("layers.svm_loss", "return 'own', None"),
+            "layer_utils": with_body(
+                "layer_utils.affine_relu_forward",
+                """
+                import numpy as np
+                from cs231n.layers import svm_loss
+                assert svm_loss(np.eye(2), np.arange(2))
+                RIGHT""",
+            ),
+        },
+        (3, 2, 2),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def beneath(tmp_path_factory, in_threads):
+    folder = tmp_path_factory.mktemp("modules") / "submissions"
+    folder.mkdir()
+    for name, (modules, _) in BENEATH.items():
+        hand_in(folder, name, **modules)
+    edited = folder / "edited-tests" / "hw"
+    hand_in(edited.parent, "hw", layers=with_body("layers.affine_forward", "return x, ()"))
+    for file in ("grading/checks/notebook_01.py", "grading/expect.py", "tests/test_layers.py", "numpy/__init__.py"):
+        (edited / file).parent.mkdir(parents=True, exist_ok=True)
+        (edited / file).write_text(
+            "affine_forward = affine_backward = expect = require = lambda *args, **kwargs: None\n"
+        )
+    return grade(folder, "1.1", "1.2", "1.5")
+
+
+@whole
+@pytest.mark.parametrize("name", BENEATH)
+def test_a_module_that_fails_fails_its_own_exercises_alone(beneath, name):
+    row = beneath[0][name]
+    assert tuple(int(row[id]) for id in ("1.1", "1.2", "1.5")) == BENEATH[name][1]
+
+
+def test_edited_tests_and_checks_are_ignored(beneath):
+    row = beneath[0]["edited-tests"]
+    assert (row["1.1"], row["1.2"], row["1.5"]) == ("0", "2", "2")
+
+
+# --- reading what was handed in ---
+
+
+def submitted(folder):
+    found, others = read_submissions(folder, folder / "out")
+    return {submission.file: submission for submission in found}, others
+
+
+def test_of_a_submission_its_modules_are_read_wherever_they_lie(tmp_path):
+    hand_in(tmp_path, "anna lee")
+    hand_in(tmp_path / "bob", "deep/er")
+    hand_in_zip(tmp_path, "carl")
+    (tmp_path / "bob/cs231n").mkdir()
+    (tmp_path / "bob/cs231n/readme.py").write_text("")
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "out").mkdir()
+    (tmp_path / ".git").mkdir()
+    found, others = submitted(tmp_path)
+    assert [submission.name for submission in found.values()] == ["anna_lee", "bob", "carl"]
+    assert others == ["notes.txt"]
+    modules = {f"{name}.py": source.encode() for name, source in REFERENCE.items() if name != "__init__"}
+    assert all(submission.modules == modules for submission in found.values())
+
+
+def test_names_are_fit_for_files_and_tables(tmp_path):
+    for name in ("=1+1;x", "-x", "a/..".replace("/", "∕"), "Same", "same", "x" * 200, "\udcff"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "same.zip").write_bytes(b"")
+    names = [submission.name for submission in submitted(tmp_path)[0].values()]
+    assert len({name.casefold() for name in names}) == len(names) == 8
+    assert all(re.fullmatch(r"\w[\w.+@-]{0,90}", name) for name in names)
+
+
+def test_links_are_not_followed(tmp_path):
+    hand_in(tmp_path, "anna")
+    layers = tmp_path / "anna/cs231n/layers.py"
+    layers.unlink()
+    layers.symlink_to(ROOT / "cs231n/layers.py")
+    os.mkfifo(tmp_path / "anna/cs231n/pipe.py")
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob/cs231n").symlink_to(ROOT / "cs231n")
+    found, _ = submitted(tmp_path)
+    assert found["anna"].notes == ["layers.py is left out: it is no file", "pipe.py is left out: it is no file"]
+    assert {"layers.py", "pipe.py"}.isdisjoint(found["anna"].modules)
+    assert not found["bob"].modules
+    assert "no folder cs231n" in found["bob"].notes[0]
+
+
+def test_a_zip_that_leads_out_of_itself_is_harmless(tmp_path):
+    hand_in_zip(tmp_path, "anna")
+    with zipfile.ZipFile(tmp_path / "anna.zip", "a") as zipped:
+        for name in ("../cs231n/layers.py", "/cs231n/layers.py", "hw/../../cs231n/optim.py", "..\\cs231n\\layers.py"):
+            zipped.writestr(name, "evil")
+        link = zipfile.ZipInfo("hw/cs231n/link.py")
+        link.external_attr = 0o120777 << 16
+        zipped.writestr(link, str(ROOT / "cs231n/layers.py"))
+    with zipfile.ZipFile(tmp_path / "bob.zip", "w") as zipped:
+        for name in ("../cs231n/layers.py", "/cs231n/layers.py"):
+            zipped.writestr(name, "evil")
+    before = set(tmp_path.parent.rglob("*"))
+    found, _ = submitted(tmp_path)
+    submission = found["anna.zip"]
+    assert set(tmp_path.parent.rglob("*")) == before
+    assert submission.modules["layers.py"] == REFERENCE["layers"].encode()
+    assert b"evil" not in submission.modules.values()
+    assert submission.notes == ["link.py is left out: it is no file"]
+    assert not found["bob.zip"].modules
+
+
+def test_a_zip_bomb_does_not_go_off(tmp_path):
+    hand_in_zip(tmp_path, "large", layers="#" * 300_000_000)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as zipped:
+        for i in range(300):
+            zipped.writestr(f"cs231n/m{i}.py", "")
+    (tmp_path / "broken.zip").write_bytes((tmp_path / "many.zip").read_bytes()[:-30])
+    found, _ = submitted(tmp_path)
+    assert found["large.zip"].notes == ["layers.py is left out: it has more than 1048576 bytes"]
+    assert "optim.py" in found["large.zip"].modules
+    assert len(found["many.zip"].modules) == 100
+    assert found["broken.zip"].notes == ["it could not be read: File is not a zip file"]
+
+
+# --- the run ---
+
+
+def test_finished_students_are_not_graded_again(tmp_path, capsys, in_threads):
+    folder = tmp_path / "class"
+    folder.mkdir()
+    hand_in_zip(folder, "anna")
+    (folder / "bob").mkdir()
+    command = [str(folder), "--exercises", "1.2", "--jobs", "1", "--seed", "7"]
+    submissions.main(command)
+    out = tmp_path / "class-grades"
+    assert sorted(path.name for path in out.iterdir()) == ["anna.json", "anna.txt", "bob.json", "bob.txt", "grades.csv"]
+    assert (out / "grades.csv").read_text().splitlines() == [
+        "student,1.2,total,maximum,notes",
+        "anna,2,2,2,",
+        "bob,0,0,2,it could not be read: there is no folder cs231n with modules in it",
+    ]
+    first = (out / "anna.txt").read_text()
+    hand_in(folder, "carl", layers=with_body("layers.relu_forward", "return x, x"))
+    (out / "anna.txt").write_text("kept")
+    submissions.main([*command[:-1], "8"])
+    assert (out / "anna.txt").read_text() == "kept"
+    assert "seed 8" in (out / "carl.txt").read_text()
+    assert [row.split(",")[:2] for row in (out / "grades.csv").read_text().splitlines()[1:]] == [
+        ["anna", "2"],
+        ["bob", "0"],
+        ["carl", "1"],
+    ]
+    submissions.main([*command, "--again"])
+    assert re.sub(r"\d\.\d s", "", (out / "anna.txt").read_text()) == re.sub(r"\d\.\d s", "", first)
+    assert "holds grades.csv" in capsys.readouterr().out
+
+
+def test_a_value_that_a_check_stumbles_over_is_a_mistake_of_the_learner(monkeypatch, tmp_path):
+    monkeypatch.setattr(notebook_01, "relu_forward", lambda solution: None + 1)
+    monkeypatch.setattr(notebook_01, "relu_backward", lambda solution: expect("", Exception(""), 1))
+    forward, backward = grade_tree(EXERCISES["1.2"], Session(), tmp_path)
+    assert (forward.earned, backward.earned) == (0, 0)
+    assert "what came back is not what the docstring promises: unsupported operand" in forward.hint
+
+
+def test_an_error_of_the_grader_itself_costs_no_other_exercise(tmp_path, monkeypatch):
+    class Task:
+        def result(self):
+            raise OSError("no space left")
+
+    (result,) = submissions._results(Task(), EXERCISES["1.13"])
+    assert (result.earned, result.points) == (0, 3)
+    assert "no space left" in result.hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "wanted a folder of submissions, got 'nowhere'"),
+        ([".", "--exercises", "9"], "wanted one of 1.1"),
+        ([".", "--jobs", "0"], "wanted a number above 0, got 0"),
+        ([".", "--seconds", "much"], "invalid number value: 'much'"),
+    ],
+)
+def test_wrong_arguments_are_named(capsys, arguments, words):
+    with pytest.raises(SystemExit):
+        submissions.main(arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_what_is_not_enforced_is_said_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sandbox, "not_enforced", lambda: ["the network"])
+    (tmp_path / "class").mkdir()
+    submissions.main([str(tmp_path / "class"), "--exercises", "1.2", "--jobs", "1"])
+    assert capsys.readouterr().err.count("this system does not keep submissions from the network") == 1
+
+
+# --- what an exercise's process can read ---
+
+
+def test_no_exercise_can_read_its_own_solution(tmp_path):
+    chosen = [EXERCISES[id] for id in ("1.1", "1.5", "2.3", "4.9")]
+    folders = write_references(tmp_path, chosen)
+    for exercise in chosen:
+        for function in exercise.functions:
+            module = (folders[exercise.id] / f"cs231n/{function.split('.')[0]}.py").read_text()
+            (only,) = solution(module, function, GIVEN)
+            assert f"exercise {exercise.id} is open" in only.exc.args[0].value
+
+
+def test_every_exercise_is_graded_by_right_ones_below_it(tmp_path, in_threads):
+    (tmp_path / "class").mkdir()
+    hand_in(tmp_path / "class", "right")
+    grades, _ = grade(tmp_path / "class", *EXERCISES, seconds=60)
+    assert {id: int(grades["right"][id]) for id in EXERCISES} == {id: e.points for id, e in EXERCISES.items()}
+
+
+# --- the pipe ---
+
+
+def test_a_process_that_never_reads_is_stopped_in_time():
+    with Session([sys.executable, "-c", "import time; print('{}', flush=True); time.sleep(60)"], seconds=1) as session:
+        session.load("nowhere")
+        start = time.monotonic()
+        with pytest.raises(Failed, match="it took more than 1 s"):
+            session.ask(do="call", args="x" * 10_000_000)
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "answer", ["[]", "7", "null", "[" * 100_000, '{"error": "", "text": ""}', "no json", '{"value": "a long one"}']
+)
+def test_a_forged_answer_is_a_failure_with_words(answer):
+    program = f"for _ in iter(input, ''): print({answer!r}.replace('a long one', 'x' * (1 << 25)), flush=True)"
+    with Session([sys.executable, "-c", program], seconds=20) as session:
+        session.load("nowhere")
+        with pytest.raises(Failed) as error:
+            session.ask(do="call")
+        assert str(error.value).strip()
