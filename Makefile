@@ -14,7 +14,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # some 20 ms, on a core that the next layer needs.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade test-notebooks notebooks student grade-submissions mutants bench train lint clean
+.PHONY: help install lab get-data test grade student grade-submissions mutants test-notebooks notebooks bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. Each target first sets up .venv, once.'
