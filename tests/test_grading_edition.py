@@ -249,7 +249,7 @@ def test_all_put_back_earns_all_points(session, tmp_path):
 
 def test_the_given_tests_pass_and_each_exercise_part_fails_alone(edition, tmp_path):
     copy = shutil.copytree(edition, tmp_path / "copy")
-    for module in ("cifar10", "shapes10", "pytorch_vision"):  # the same files, whose tests take long and run beside these
+    for module in ("cifar10", "shapes10", "pytorch_vision"):  # as here, where their slow tests run
         for file in (f"cs231n/{module}.py", f"tests/test_{module}.py"):
             assert filecmp.cmp(ROOT / file, copy / file, shallow=False)
         (copy / f"tests/test_{module}.py").unlink()
