@@ -6,7 +6,6 @@ checks here, on arrays from a fresh seed, against a process that `grading.sandbo
 """
 
 import argparse
-import ast
 import os
 import secrets
 import shutil
@@ -36,15 +35,15 @@ def write_references(folder, exercises):
     """
     everything, given = read()
     sources = {file.stem: file.read_text(encoding="utf-8") for file in (HERE.parent / "cs231n").glob("*.py")}
-    stays = "\n".join([*(name for e in everything.values() for name in e.functions), *_imported(sources.values())])
     folders, made = {}, {}
     for exercise in [None, *exercises]:
         right = frozenset(_below(exercise, everything)) if exercise else frozenset()
         if right not in made:
             made[right] = folder / f"reference-{len(made)}"
             (made[right] / "cs231n").mkdir(parents=True)
+            solved = [e for e in everything.values() if e.id in right]
             opened = [e for e in everything.values() if e.id not in right]
-            for module, text in cut_code.cut(sources, opened, given, [stays]).items():
+            for module, text in cut_code.cut(sources, opened, given, solved=solved).items():
                 (made[right] / f"cs231n/{module}.py").write_text(text, encoding="utf-8")
             (made[right] / "cs231n/__init__.py").write_text("")  # it imports them all: one that fails would fail all
         folders[exercise and exercise.id] = made[right]
@@ -54,12 +53,6 @@ def write_references(folder, exercises):
 def _below(exercise, exercises):
     """The ids of the exercises that an exercise uses, and of those that they use."""
     return {id for used in exercise.uses for id in (used, *_below(exercises[used], exercises))}
-
-
-def _imported(sources):
-    """The names that modules import from others of the package."""
-    nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
-    return sorted({alias.name for node in nodes if node.module.startswith("cs231n") for alias in node.names})
 
 
 # --- an exercise of a submission ---

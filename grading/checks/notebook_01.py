@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from grading.expect import Wrong, expect, require
+from grading.expect import Wrong, expect, require, several
 from grading.session import Failed
 
 FLOATS = {np.float64: 1e-6, np.float32: 1e-4}  # dtypes, and how near a result has to come
@@ -15,15 +15,9 @@ AFFINE = [((4, 2, 3), 5), ((1, 3), 4), ((3, 2), 2), ((2, 1, 2, 3), 1)]  # shapes
 MEAN = "the loss has divided by N already: gradients are sums over the batch, not means"
 
 
-def _several(name, got, names):
-    """got, if it is a tuple of as many results as there are names."""
-    require(isinstance(got, tuple | list) and len(got) == len(names.split(", ")), f"{name}: expected {names}")
-    return got
-
-
 def _forward(function, *args):
     """out and the cache of a layer, or scores and the caches of a net."""
-    return _several("forward", function(*args), "out, cache")
+    return several("forward", function(*args), "out, cache")
 
 
 def _gradients(function, arrays, dout):
@@ -59,7 +53,7 @@ def affine_backward(solution):
     caches = [_forward(layers.affine_forward, x, w, b)[1] for (x, w, b, _), _, _ in cases]
     for ((x, w, b, dout), case, tol), cache in zip(cases, caches, strict=True):
         dx, dw, db = _gradients(_affine, (x, w, b), dout)
-        grads = _several("affine_backward", layers.affine_backward(dout, cache), "dx, dw, db")
+        grads = several("affine_backward", layers.affine_backward(dout, cache), "dx, dw, db")
         expect("dx", grads[0], dx, {"dx has to get the shape of x": dx.reshape(len(x), -1)}, case, tol)
         expect("dw", grads[1], dw, {MEAN: dw / len(x), "dw is transposed": dw.T}, case, tol)
         expect("db", grads[2], db, {MEAN: db / len(x), "b's gradient is a sum over the batch": dout}, case, tol)
@@ -67,7 +61,7 @@ def affine_backward(solution):
 
 
 def _check_without_dx(backward, dout, cache, others, tol=1e-6):
-    grads = _several("need_dx=False", backward(dout, cache, need_dx=False), "None, dw, db")
+    grads = several("need_dx=False", backward(dout, cache, need_dx=False), "None, dw, db")
     require(grads[0] is None, "dx: expected None with need_dx=False")
     for name, got, wanted in zip(("dw", "db"), grads[1:], others, strict=True):
         expect(name, got, wanted, case="need_dx=False", tol=tol)
@@ -123,7 +117,7 @@ def _large_cases(solution):
 
 
 def _loss(function, x, y):
-    return _several("the loss function", function(x, y), "the loss, dx")
+    return several("the loss function", function(x, y), "the loss, dx")
 
 
 def _value_and_gradient(loss, x, y):
@@ -216,7 +210,7 @@ def affine_relu_backward(solution):
     for (x, w, b, dout), case, tol in _affine_cases(solution):
         _, cache = _forward(utils.affine_relu_forward, x, w, b)
         wanted, without_relu = _gradients(_affine_relu, (x, w, b), dout), _gradients(_affine, (x, w, b), dout)
-        grads = _several("affine_relu_backward", utils.affine_relu_backward(dout, cache), "dx, dw, db")
+        grads = several("affine_relu_backward", utils.affine_relu_backward(dout, cache), "dx, dw, db")
         for name, got, right, wrong in zip(("dx", "dw", "db"), grads, wanted, without_relu, strict=True):
             expect(name, got, right, {"dout goes through ReLU's backward first": wrong}, case, tol)
         _check_without_dx(utils.affine_relu_backward, dout, cache, wanted[1:], tol)
@@ -258,7 +252,7 @@ def net_loss(solution):
         scores = _net_scores(X, {name: torch.tensor(array) for name, array in params.items()}).numpy()
         expect("scores", net.loss(X), scores, case="y=None", tol=tol)
         _asked(net, "test", dtype)
-        loss, grads = _several("loss", net.loss(X, y), "the loss, grads")
+        loss, grads = several("loss", net.loss(X, y), "the loss, grads")
         _asked(net, "train", dtype)
         value, wanted = _net_loss(X, y, params, 0.0)
         expect("loss", loss, value, case="reg=0", tol=tol)
@@ -291,7 +285,7 @@ def l2_penalty(solution):
                 "the penalty is on W1 alone": bare + reg / 2 * np.square(params["W1"]).sum(),
                 "reg is squared, or missing": bare + penalty / reg,
             }
-            loss, grads = _several("loss", net.loss(X, y), "the loss, grads")
+            loss, grads = several("loss", net.loss(X, y), "the loss, grads")
             expect("loss", loss, value, mistakes, case, tol)
             mistakes = {
                 "the penalty's gradient is missing": without,
@@ -776,7 +770,7 @@ def _updates(solution, rule, cases, **defaults):
                 if change and t == 3:
                     config["learning_rate"] = change
                 last, results = w, getattr(solution.optim, rule)(w, dw, config)
-                w, config = _several(rule, results, "the next w, config")
+                w, config = several(rule, results, "the next w, config")
                 require(isinstance(config, dict), f"config: expected a dict, got {type(config).__name__}")
                 case = f"{np.dtype(dtype)}, {settings or 'the default settings'}, step {t}"
                 yield Update(last, grads[:t], rates[:t], w, config, case), given
