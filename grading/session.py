@@ -26,8 +26,12 @@ class Failed(Exception):
         self.open = kind == "NotImplementedError" and "is open" in text
 
     def __str__(self):
+        if self.open:
+            return self.text
         told = f"{self.kind}: {self.text}" if self.text else self.kind
-        return self.text if self.open else f"{told}, in {self.place}" if self.place else told
+        place = f", in {self.place}" if self.place else ""
+        written_to = ". Likely mistake: it writes into an array that it was given" if "read-only" in self.text else ""
+        return told + place + written_to
 
 
 class Session:
