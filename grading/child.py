@@ -126,13 +126,13 @@ class Server:
         number, *names = target
         found = self.objects[number]
         for name in names:
-            found = (
-                found[int(name)]
-                if isinstance(found, list)
-                else found[name]
-                if isinstance(found, dict)
-                else getattr(found, name)
-            )
+            match found:
+                case list():
+                    found = found[int(name)]
+                case dict():
+                    found = found[name]
+                case _:
+                    found = getattr(found, name)
         return found
 
     def call(self, target, args, kwargs):

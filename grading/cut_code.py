@@ -6,6 +6,7 @@ that says what to do takes the place of the rest.  Helpers that only solutions c
 
 import ast
 import functools
+import json
 import textwrap
 
 
@@ -66,7 +67,7 @@ def _stub(message, indent):
     """Lines that raise the message of an open exercise."""
     parts = textwrap.wrap(message, 100, drop_whitespace=False)
     return textwrap.indent(
-        "\n".join(["raise NotImplementedError(", *(f'    "{part}"' for part in parts), ")"]), " " * indent
+        "\n".join(["raise NotImplementedError(", *(f"    {json.dumps(part)}" for part in parts), ")"]), " " * indent
     )
 
 

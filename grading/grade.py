@@ -86,10 +86,11 @@ def table(graded):
     """Lines for a reader.  graded: a dict from `Exercise` to its results."""
     full = {e.id for e, results in graded.items() if not any(r.hint for r in results)}
     known = {e.id for e in graded}
-    yield f"{'exercise':50s} {'points':>9s} {'time':>7s}"
+    width = max([45, *(len(e.title) + 1 for e in graded)])
+    yield f"{'exercise':{width + 5}s} {'points':>9s} {'time':>7s}"
     for exercise, results in graded.items():
         earned, seconds = sum(r.earned for r in results), sum(r.seconds for r in results)
-        yield f"{exercise.id:5s}{exercise.title:45s} {earned:3d} of {exercise.points:2d} {seconds:5.1f} s"
+        yield f"{exercise.id:5s}{exercise.title:{width}s} {earned:3d} of {exercise.points:2d} {seconds:5.1f} s"
         if results[0].open and len({r.open for r in results}) == 1:
             yield from _indented(results[0].hint)
             continue
@@ -99,7 +100,7 @@ def table(graded):
         if earned and (others := [used for used in exercise.uses if used in known - full]):
             yield from _indented(f"checked with right parts in place of {', '.join(others)}, not right yet in yours")
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
-    yield f"{'in all':50s} {earned:3d} of {points:2d}"
+    yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
 
 
 def _indented(text):

@@ -14,7 +14,7 @@ from grading.session import printable
 
 LARGEST, MOST, DEEPEST = 1 << 20, 100, 5  # bytes of a module, modules of a submission, folders that cs231n/ may lie in
 ENTRIES = 50_000  # of a zip, which may hold a whole course
-MODULE = re.compile(r"[A-Za-z]\w*\.py", re.ASCII)
+MODULE = re.compile(r"(?!__)[A-Za-z_]\w{0,60}\.py", re.ASCII)
 
 
 @dataclass

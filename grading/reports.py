@@ -1,6 +1,7 @@
 """The reports of graded submissions: one for each student, to read and for Gradescope, and one table of all."""
 
 import csv
+import hashlib
 import io
 import json
 
@@ -13,6 +14,7 @@ def write_report(out, submission, graded, seed):
     head = [f"{submission.name}: {submission.file!r}, graded with the seed {seed}", *submission.notes, ""]
     _write(out / f"{submission.name}.txt", "\n".join([*head, *(table(graded) if submission.modules else ()), ""]))
     notes = {"submission": submission.file, "seed": seed, "notes": submission.notes}
+    notes["graded"] = fingerprint(submission, graded)
     _write(out / f"{submission.name}.json", json.dumps({**gradescope(graded), "extra_data": notes}, indent=1) + "\n")
 
 
@@ -21,16 +23,19 @@ def _write(file, text):
         opened.write(text.encode())
 
 
-def _earlier(out, submission):
-    """What the finished report of a submission holds, or nothing."""
+def fingerprint(submission, exercises):
+    """What tells a submission and its exercises from a later one, or from others: a checksum of modules and points."""
+    whole = [sorted(submission.modules.items()), [(exercise.id, exercise.parts) for exercise in exercises]]
+    return hashlib.sha256(repr(whole).encode()).hexdigest()
+
+
+def earlier_tests(out, submission, exercises):
+    """The tests of an earlier report of the same modules and exercises; None where there is no such report."""
     try:
-        return json.loads((out / f"{submission.name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {"tests": []}
-
-
-def is_finished(out, submission, exercises):
-    return {test["number"] for test in _earlier(out, submission)["tests"]} == {e.id for e in exercises}
+        report = json.loads((out / f"{submission.name}.json").read_text(encoding="utf-8"))
+        return report["tests"] if report["extra_data"]["graded"] == fingerprint(submission, exercises) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_csv(out, submissions, exercises):
@@ -39,8 +44,7 @@ def write_csv(out, submissions, exercises):
     rows = csv.writer(text)
     rows.writerow(["student", *(e.id for e in exercises), "total", "maximum", "notes"])
     for submission in submissions:
-        if is_finished(out, submission, exercises):
-            tests = _earlier(out, submission)["tests"]
+        if tests := earlier_tests(out, submission, exercises):
             points = [sum(test["score"] for test in tests if test["number"] == e.id) for e in exercises]
             most = sum(test["max_score"] for test in tests)
             rows.writerow([submission.name, *points, sum(points), most, "; ".join(submission.notes)])

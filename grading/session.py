@@ -65,6 +65,9 @@ class Session:
         except (OSError, ValueError, RecursionError) as error:
             status = self._end()
             raise Failed("the process ended", f"status {status}") from error
+        except BaseException:  # such as an interrupt: an answer that is still to come would be taken for the next one
+            self._end()
+            raise
         if not isinstance(answer, dict) or "error" in answer:
             said = answer if isinstance(answer, dict) else {}
             kind, text, place = (printable(said.get(name, "")) for name in ("error", "text", "place"))
@@ -117,7 +120,7 @@ class Session:
         if not process:
             return None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.stdin.close() if not process.stdin.closed else None
+            process.stdin.close()
             process.wait(0.2)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

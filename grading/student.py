@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -31,9 +32,28 @@ SHORTEST = 16  # characters of a statement that is looked for in the edition; a 
 
 
 def write(out, root=ROOT):
-    """Write the edition of the tree root into the folder out, anew.  Raises ValueError for a solution left in it."""
+    """Write the edition of the tree root into the folder out, in the place of an earlier one.
+
+    Raises ValueError, and leaves out as it is, for a solution that is left, and where out holds anything else.
+    """
+    earlier = (out / "grading/exercises.toml").exists() and not (out / "grading/student.py").exists()
+    if out.exists() and any(out.iterdir()) and not earlier:
+        raise ValueError(f"{out}: wanted a new or an empty folder, or that of an earlier edition")
+    with tempfile.TemporaryDirectory(dir=_made(out.resolve().parent), prefix=f"{out.name}-") as beside:
+        made = Path(beside, out.name)
+        _write(made, root)
+        shutil.rmtree(out, ignore_errors=True)
+        made.rename(out)
+
+
+def _made(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(out, root):
+    """Write the edition into a new folder, and search it for solutions."""
     exercises, given = read(root / "grading/exercises.toml")
-    shutil.rmtree(out, ignore_errors=True)
     for pattern in COPIED:
         for file in sorted(root.glob(pattern)):
             _put(out / file.relative_to(root), file.read_text(encoding="utf-8"))
@@ -58,7 +78,7 @@ def write(out, root=ROOT):
         project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]'),
     )
     _tidy(out)
-    if left := leaks(out, solutions(reference, _modules(out))):
+    if left := leaks(out, solutions(reference, exercises.values(), given, _modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
 
 
@@ -105,19 +125,34 @@ def _tidy(out):
     subprocess.run([*ruff, "format", "--quiet", "--no-cache", *files], check=True)
 
 
-def solutions(reference, edition):
-    """The statements of the reference's modules that the edition's modules lack, each as text."""
-    known = {text for source in edition.values() for text in _statements(source)}
-    return sorted({text for source in reference.values() for text in _statements(source)} - known)
+def solutions(reference, exercises, given, edition):
+    """The statements of the exercises' solutions, and of the helpers that the edition's modules lack, each as text.
+
+    Not those that stand outside of them, too: such a statement is given away by what is given.
+    """
+    inside, outside = set(), set()
+    for module, source in reference.items():
+        parts = [
+            cut_code.solution(source, function, given)
+            for exercise in exercises
+            for function in exercise.functions
+            if function.split(".")[0] == module
+        ]
+        stay = {name for name, _ in cut_code.definitions(ast.parse(edition[module]), module)}
+        parts += [[node] for name, node in cut_code.definitions(ast.parse(source), module) if name not in stay]
+        for line, text in _statements(source):
+            within = any(part[0].lineno <= line <= part[-1].end_lineno for part in parts)
+            (inside if within else outside).add(text)
+    return sorted(inside - outside)
 
 
 def _statements(source):
-    """The simple statements of a source, as written and as Python would write them, without white space."""
+    """The simple statements of a source by their lines, as written and as Python would write them, but for spaces."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.Return) and not isinstance(node.value, ast.Name):
             for text in (ast.unparse(node), ast.get_source_segment(source, node)):
                 if len(_bare(text)) >= SHORTEST:
-                    yield _bare(text)
+                    yield node.lineno, _bare(text)
 
 
 def _bare(text):
@@ -148,10 +183,14 @@ def zip_folder(folder, file):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m grading.student", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "dist/student", help="the folder (default: dist/student)")
-    out = parser.parse_args(argv).out
-    write(out)
-    zip_folder(out, out.with_suffix(".zip"))
-    print(f"{out} and {out.with_suffix('.zip')} hold the student edition")
+    out = parser.parse_args(argv).out.resolve()
+    zipped = out.with_name(f"{out.name}.zip")
+    try:
+        write(out)
+    except ValueError as error:
+        parser.error(str(error))
+    zip_folder(out, zipped)
+    print(f"{out} and {zipped} hold the student edition")
 
 
 if __name__ == "__main__":

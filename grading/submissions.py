@@ -22,7 +22,7 @@ from grading import cut_code, sandbox
 from grading.exercises import choose, read
 from grading.grade import HERE, Result, grade
 from grading.handed_in import read_submissions
-from grading.reports import is_finished, write_csv, write_report
+from grading.reports import earlier_tests, write_csv, write_report
 from grading.session import ENVIRONMENT, Session
 
 # --- the reference, cut ---
@@ -108,15 +108,16 @@ def _start_worker():
 def grade_submissions(folder, out, exercises, seed, jobs=1, seconds=60, memory=2 << 30, again=False):
     """Grade the submissions in a folder, and write a report for each, and grades.csv, into the folder out.
 
-    A report of these exercises that out holds already stays as it is, unless again.  seed: what the checks draw from;
-    seconds and memory, in bytes: of an exercise.  Returns the names of files that are no submissions.
+    A report of the same that out holds already stays as it is, unless again.  seed: what the checks draw from; seconds
+    and memory, in bytes: of an exercise.  Returns the names of files that are no submissions, and a dict of those that
+    have no report, since the grader itself failed, and why.
     """
     from tqdm import tqdm
 
     submissions, others = read_submissions(folder, out)
     out.mkdir(parents=True, exist_ok=True)
-    todo = [s for s in submissions if again or not is_finished(out, s, exercises)]
-    graded = {s.name: dict.fromkeys(exercises) for s in todo}
+    todo = [s for s in submissions if again or not earlier_tests(out, s, exercises)]
+    graded, failed = {s.name: dict.fromkeys(exercises) for s in todo}, {}
     for submission in todo:
         if not submission.modules:
             write_report(out, submission, {e: _failed(e, submission.notes[0]) for e in exercises}, seed)
@@ -128,14 +129,19 @@ def grade_submissions(folder, out, exercises, seed, jobs=1, seconds=60, memory=2
         tasks = {pool.submit(grade_one, exercise, s.modules, *limits): (s, exercise) for s, exercise in asked}
         for task in tqdm(as_completed(tasks), total=len(tasks), unit="exercise", disable=None):
             submission, exercise = tasks[task]
-            graded[submission.name][exercise] = _results(task, exercise)
+            try:
+                graded[submission.name][exercise] = task.result()
+            except BrokenExecutor:
+                raise
+            except Exception as error:  # it costs nobody points: there is no report, and the next run tries again
+                failed[submission.name] = f"exercise {exercise.id}: {error!r}"
             if all(graded[submission.name].values()):
-                write_report(out, submission, graded.pop(submission.name), seed)
+                write_report(out, submission, graded[submission.name], seed)
     finally:
         pool.shutdown(cancel_futures=True)
         work.cleanup()
         write_csv(out, submissions, exercises)
-    return others
+    return others, failed
 
 
 def _try_sandbox(exercises, seconds, memory):
@@ -146,16 +152,6 @@ def _try_sandbox(exercises, seconds, memory):
         if run.returncode:
             said = run.stderr.decode(errors="replace").strip()
             raise ValueError(f"the process for exercise {exercise.id} does not start here: {said[-500:]}")
-
-
-def _results(task, exercise):
-    """What a task found.  An error of the grader's own costs no other exercise its points."""
-    try:
-        return task.result()
-    except BrokenExecutor:
-        raise
-    except Exception as error:
-        return _failed(exercise, f"the grader itself failed, and not the submission: {error!r}")
 
 
 def _failed(exercise, hint):
@@ -175,20 +171,24 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not args.folder.is_dir():
         parser.error(f"folder: wanted a folder of submissions, got {str(args.folder)!r}")
-    out = args.out or args.folder.resolve().with_name(args.folder.resolve().name + "-grades")
+    folder = args.folder.resolve()
+    out = args.out or folder.with_name("-".join([folder.name, "grades", *args.exercises]))
     for missing in sandbox.not_enforced():
         print(f"this system does not keep submissions from {missing}", file=sys.stderr)
     try:
         exercises = choose(args.exercises, read()[0])
         limits = args.jobs, args.seconds, int(args.memory * (1 << 30)), args.again
-        others = grade_submissions(args.folder, out, exercises, args.seed or secrets.randbits(32), *limits)
+        others, failed = grade_submissions(args.folder, out, exercises, args.seed or secrets.randbits(32), *limits)
     except ValueError as error:
         parser.error(str(error))
     except (KeyboardInterrupt, BrokenExecutor):
         sys.exit("stopped: finished reports are kept, and the same command goes on from there")
     for name in others:
         print(f"{name!r} is neither a folder nor a .zip, and was left out", file=sys.stderr)
+    for name, why in failed.items():
+        print(f"{name!r} has no report, since the grader itself failed at {why}; run it again", file=sys.stderr)
     print(f"{out} holds grades.csv and the reports")
+    return int(bool(failed))
 
 
 def _positive(kind):
@@ -201,4 +201,4 @@ def _positive(kind):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

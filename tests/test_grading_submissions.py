@@ -436,7 +436,7 @@ def test_finished_students_are_not_graded_again(tmp_path, capsys, in_threads):
     (folder / "bob").mkdir()
     command = [str(folder), "--exercises", "1.2", "--jobs", "1", "--seed", "7"]
     submissions.main(command)
-    out = tmp_path / "class-grades"
+    out = tmp_path / "class-grades-1.2"
     assert sorted(path.name for path in out.iterdir()) == ["anna.json", "anna.txt", "bob.json", "bob.txt", "grades.csv"]
     assert (out / "grades.csv").read_text().splitlines() == [
         "student,1.2,total,maximum,notes",
@@ -467,14 +467,30 @@ def test_a_value_that_a_check_stumbles_over_is_a_mistake_of_the_learner(monkeypa
     assert "what came back is not what the docstring promises: unsupported operand" in forward.hint
 
 
-def test_an_error_of_the_grader_itself_costs_no_other_exercise(tmp_path, monkeypatch):
-    class Task:
-        def result(self):
-            raise OSError("no space left")
+def test_an_error_of_the_grader_itself_costs_nobody_points(tmp_path, capsys, monkeypatch, in_threads):
+    folder, report = tmp_path / "class", tmp_path / "class-grades-1.2/anna.txt"
+    folder.mkdir()
+    hand_in_zip(folder, "anna")
 
-    (result,) = submissions._results(Task(), EXERCISES["1.13"])
-    assert (result.earned, result.points) == (0, 3)
-    assert "no space left" in result.hint
+    def disk_is_full(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(submissions, "grade_one", disk_is_full)
+        assert submissions.main([str(folder), "--exercises", "1.2"]) == 1
+    assert "'anna' has no report" in capsys.readouterr().err
+    assert not report.exists()
+    assert submissions.main([str(folder), "--exercises", "1.2"]) == 0
+    assert report.exists()
+
+
+def test_what_is_handed_in_anew_is_graded_anew(tmp_path, in_threads):
+    folder, grades = tmp_path / "class", tmp_path / "class-grades-1.2/grades.csv"
+    folder.mkdir()
+    for body, points in (("return x, x", "1"), ("return np.maximum(x, 0), x", "2")):
+        hand_in_zip(folder, "carl", layers=with_body("layers.relu_forward", body))
+        submissions.main([str(folder), "--exercises", "1.2"])
+        assert grades.read_text().splitlines()[1].split(",")[:2] == ["carl", points]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ def test_a_wrong_solution_is_caught_by_its_check(wrong, session, tree):
         write(tree, {module: REFERENCE[module] for module in text})
     assert result.hint, f"{part} passes"
     assert wrong.get("hint", "") in result.hint
+    if "hint" not in wrong:  # it is wrong, and not merely no program
+        assert not result.hint.startswith(("NameError", "UnboundLocalError", "AttributeError", "ImportError"))
 
 
 @pytest.mark.parametrize("wrong", EXERCISES.values(), ids=lambda exercise: exercise.id)

@@ -307,16 +307,20 @@ def _nets(solution):
             settings = {"hidden_dims": hidden_dims, "normalization": norm, "dtype": np.dtype(dtype).name}
             X = solution.rng.standard_normal((5, 2, 3)).astype(dtype)
             case = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-            yield _net(solution, **settings), X, case, FLOATS[dtype]
+            yield *_net(solution, **settings), norm, X, case, FLOATS[dtype]
 
 
-def _net(solution, **settings):
-    """A FullyConnectedNet of 6 inputs and 3 classes, whose parameters are random, biases and gamma too."""
-    net = solution.fully_connected_net.FullyConnectedNet(**{"input_dim": 6, "num_classes": 3, **settings})
-    for name, array in net.get("params").items():
-        array = solution.rng.standard_normal(array.shape).astype(array.dtype)
-        net.set(f"params.{name}", array + 1 if name.startswith("gamma") else array)
-    return net
+def _net(solution, hidden_dims, num_classes=3, normalization=None, dtype="float64", **settings):
+    """A FullyConnectedNet of 6 inputs, and its parameters, which are random, biases and gamma too."""
+    settings |= {"hidden_dims": hidden_dims, "normalization": normalization, "dtype": dtype}
+    net = solution.fully_connected_net.FullyConnectedNet(input_dim=6, num_classes=num_classes, **settings)
+    params = {}
+    for i, (D, M) in enumerate(pairwise([6, *hidden_dims, num_classes]), start=1):
+        scales = {f"gamma{i}": (M,), f"beta{i}": (M,)} if normalization and i <= len(hidden_dims) else {}
+        for name, shape in {f"W{i}": (D, M), f"b{i}": (M,), **scales}.items():
+            params[name] = (solution.rng.standard_normal(shape) + name.startswith("gamma")).astype(dtype)
+            net.set(f"params.{name}", params[name])
+    return net, params
 
 
 def _set_mode(net, mode):
@@ -344,16 +348,16 @@ def _torch_net(X, params, norm, statistics=None, means=None):
         h = F.relu(h)
 
 
-def _leaves(net):
-    return {name: torch.tensor(array).requires_grad_() for name, array in net.get("params").items()}
+def _leaves(params):
+    return {name: torch.tensor(array).requires_grad_() for name, array in params.items()}
 
 
 def net_forward(solution):
-    for net, X, case, tol in _nets(solution):
-        norm, means = net.get("normalization"), []
+    for net, params, norm, X, case, tol in _nets(solution):
+        means = []
         _set_mode(net, "train")
         before = net.get("bn_params")
-        wanted = _torch_net(torch.tensor(X), _leaves(net), norm, means=means).detach()
+        wanted = _torch_net(torch.tensor(X), _leaves(params), norm, means=means).detach()
         scores, _ = _forward(net._forward, X, "train")
         mistakes = {"the last layer is affine alone, without ReLU": F.relu(wanted)}
         expect("scores", scores, wanted.numpy(), mistakes, case, tol)
@@ -364,17 +368,17 @@ def net_forward(solution):
                 f"bn_params[{i}][{name!r}]", net.get(f"bn_params.{i}.{name}"), 0.9 * old + 0.1 * mean, mistakes, case
             )
         _set_mode(net, "test")
-        wanted = _torch_net(torch.tensor(X), _leaves(net), norm, net.get("bn_params")).detach().numpy()
+        wanted = _torch_net(torch.tensor(X), _leaves(params), norm, net.get("bn_params")).detach().numpy()
         scores, _ = _forward(net._forward, X, "test")
         expect("scores", scores, wanted, case=f"{case}, test mode", tol=tol)
 
 
 def net_backward(solution):
-    for net, X, case, tol in _nets(solution):
+    for net, params, norm, X, case, tol in _nets(solution):
         _set_mode(net, "train")
         _, caches = _forward(net._forward, X, "train")
-        leaves = _leaves(net)
-        out = _torch_net(torch.tensor(X), leaves, net.get("normalization"))
+        leaves = _leaves(params)
+        out = _torch_net(torch.tensor(X), leaves, norm)
         dscores = solution.rng.standard_normal(out.shape).astype(X.dtype)
         gradients = torch.autograd.grad(out, list(leaves.values()), torch.tensor(dscores))
         wanted = {name: gradient.numpy() for name, gradient in zip(leaves, gradients, strict=True)}
@@ -384,7 +388,7 @@ def net_backward(solution):
 def net_dropout(solution):
     p, width = 0.8, 20
     settings = {"hidden_dims": [width, width], "num_classes": width, "dropout": p, "dtype": "float64", "seed": 1}
-    net, X = _net(solution, **settings), np.ones((100, 6))
+    (net, _), X = _net(solution, **settings), np.ones((100, 6))
     # Layer 1's units are 1; layer 2's are 1 more than layer 1's, and are the scores.
     for i, W in enumerate([np.zeros((6, width)), np.eye(width), np.eye(width)], start=1):
         net.set(f"params.W{i}", W)
@@ -428,8 +432,8 @@ def _check_seeds(net, X, scores):
 def _check_slopes(solution, p):
     """All units are positive, so that scores are linear in each parameter, and a step of any length tells the slope."""
     rng = solution.rng
-    net = _net(solution, hidden_dims=[7, 5], dropout=p, dtype="float64", seed=2)
-    params = {name: rng.uniform(0.1, 1, array.shape) for name, array in net.get("params").items()}
+    net, params = _net(solution, hidden_dims=[7, 5], dropout=p, seed=2)
+    params = {name: rng.uniform(0.1, 1, array.shape) for name, array in params.items()}
     for name, array in params.items():
         net.set(f"params.{name}", array)
     X = rng.uniform(0.1, 1, (8, 6))

@@ -88,7 +88,7 @@ def conv_backward_fast(solution):
 def _check_conv_forward(solution, forward, cases):
     for arrays, conv_param, case in _convs(solution, cases):
         x, w, b = map(torch.tensor, arrays)
-        out, _ = forward(*arrays, conv_param)
+        out, _ = several("forward", forward(*arrays, dict(conv_param)), "out, cache")
         wanted, bias = _conv(x, w, b, conv_param), b[:, None, None]
         frame, unframed = 2 * conv_param.get("pad", 0), conv_param | {"pad": 0}
         mistakes = {
@@ -106,7 +106,7 @@ def _check_conv_backward(solution, kind, cases, names):
     """All of forward comes first: what a cache holds must last until its own backward."""
     module = solution.conv_layers if kind == "naive" else solution.fast_layers
     forward, backward = getattr(module, f"conv_forward_{kind}"), getattr(module, f"conv_backward_{kind}")
-    runs = [(*run, forward(*run[0], run[1])) for run in _convs(solution, cases)]
+    runs = [(*run, several("forward", forward(*run[0], dict(run[1])), "out, cache")) for run in _convs(solution, cases)]
     for arrays, conv_param, case, (_, cache) in runs:
         dout = _draw_dout(solution, _conv, arrays, conv_param)
         grads = several(f"conv_backward_{kind}", backward(dout, cache), "dx, dw, db")
@@ -232,7 +232,7 @@ def max_pool_backward_fast(solution):
 
 def _check_pool_forward(solution, forward, cases):
     for x, pool_param, case in _pools(solution, cases):
-        out, _ = forward(x, pool_param)
+        out, _ = several("forward", forward(x, dict(pool_param)), "out, cache")
         x, window, stride = torch.tensor(x), (pool_param["pool_height"], pool_param["pool_width"]), pool_param["stride"]
         wanted = F.max_pool2d(x, window, stride)
         H_out, W_out = wanted.shape[2:]
@@ -249,7 +249,7 @@ def _check_pool_forward(solution, forward, cases):
 
 def _check_pool_backward(solution, module, kind, cases):
     forward, backward = getattr(module, f"max_pool_forward_{kind}"), getattr(module, f"max_pool_backward_{kind}")
-    runs = [(*run, forward(run[0], run[1])) for run in _pools(solution, cases)]
+    runs = [(*run, several("forward", forward(run[0], dict(run[1])), "out, cache")) for run in _pools(solution, cases)]
     for x, pool_param, case, (_, cache) in runs:
         dout = _draw_dout(solution, _pool, [x], pool_param)
         (wanted,) = _gradients(_pool, [x], dout, pool_param)
@@ -300,7 +300,8 @@ def _pools(solution, cases):
 def conv_relu_pool_forward(solution):
     for arrays, params, case in _conv_pools(solution):
         x, w, b = map(torch.tensor, arrays)
-        out, _ = solution.layer_utils.conv_relu_pool_forward(*arrays, *params)
+        got = solution.layer_utils.conv_relu_pool_forward(*arrays, *map(dict, params))
+        out, _ = several("forward", got, "out, cache")
         mistakes = {
             "the ReLU is missing": _pool(_conv(x, w, b, params[0]), params[1]),
             "the pooling is missing": F.relu(_conv(x, w, b, params[0])),
@@ -310,7 +311,10 @@ def conv_relu_pool_forward(solution):
 
 def conv_relu_pool_backward(solution):
     layers = solution.layer_utils
-    runs = [(*run, layers.conv_relu_pool_forward(*run[0], *run[1])) for run in _conv_pools(solution)]
+    runs = [
+        (*run, several("forward", layers.conv_relu_pool_forward(*run[0], *map(dict, run[1])), "out, cache"))
+        for run in _conv_pools(solution)
+    ]
     for arrays, params, case, (_, cache) in runs:
         dout = _draw_dout(solution, _conv_relu_pool, arrays, *params)
         wanted = _gradients(_conv_relu_pool, arrays, dout, *params)
