@@ -306,8 +306,9 @@ def test_the_table_says_what_failed_and_what_was_checked_with_right_parts(editio
 
 
 def test_an_interrupt_leaves_no_answer_behind_for_the_next_question(monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+    def interrupt(readers, writers):
+        if readers:  # the question is out
+            raise KeyboardInterrupt
 
     with Session() as session:
         assert not [r for r in grade(EXERCISES["1.2"], session, ROOT) if r.hint]
