@@ -17,23 +17,27 @@ def cut(sources, exercises, given, readers=(), solved=()):
     they name stays too.  solved: exercises whose functions stay as they are.
     """
     sources, used = dict(sources), set()
-    for module in sources:
-        for exercise in exercises:
-            for function in exercise.functions:
-                if function.split(".")[0] == module:
-                    body = solution(sources[module], function, given)
-                    used |= _names(body)
-                    stub = _stub(exercise.message(function), body[0].col_offset)
-                    sources[module] = _with_lines(sources[module], body[0].lineno, body[-1].end_lineno, stub)
+    for exercise in exercises:
+        for function in exercise.functions:
+            module = function.split(".")[0]
+            body = solution(sources[module], function, given)
+            used |= _names(body)
+            stub = _stub(exercise.message(function), body[0].col_offset)
+            sources[module] = _with_lines(sources[module], body[0].lineno, body[-1].end_lineno, stub)
     kept = given | {function for exercise in [*exercises, *solved] for function in exercise.functions}
     kept |= {name.rpartition(".")[0] for name in kept}  # the class of a method
     return _without_orphans(sources, used, kept, readers)
 
 
+def modules(root):
+    """The modules of the package in the folder root: name -> text."""
+    return {file.stem: file.read_text(encoding="utf-8") for file in sorted((root / "cs231n").glob("*.py"))}
+
+
 def solution(source, function, given):
     """The statements of a function, as "module.name" or "module.class.name", that are its solution."""
-    body = find(ast.parse(source), function).body
-    start = 1 if ast.get_docstring(find(ast.parse(source), function)) is not None else 0
+    definition = find(ast.parse(source), function)
+    body, start = definition.body, int(ast.get_docstring(definition) is not None)
     while start < len(body) - 1 and is_check(body[start], {name.rpartition(".")[2] for name in given}):
         start += 1
     return body[start:]

@@ -1,5 +1,6 @@
 """The exercises of the course: `exercises.toml`, read and checked."""
 
+import functools
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ class Exercise:
         return f"{told} (notebook 0{self.notebook}, section {self.section})"
 
 
+@functools.cache
 def read(file=FILE):
     """All exercises, in order, as a dict from id to `Exercise`; and the names of the helpers that stay."""
     content = tomllib.loads(Path(file).read_text(encoding="utf-8"))

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from grading.session import Failed
-
 
 class Wrong(Exception):
     """The hint for the learner."""
@@ -47,17 +45,6 @@ def several(function, got, names):
     came = f"{len(got)} results" if isinstance(got, tuple) else "None" if got is None else type(got).__name__
     require(isinstance(got, tuple) and len(got) == wanted, f"{function}: expected {names}, got {came}")
     return got
-
-
-def refuses(name, call, *args, **kwargs):
-    """Raise `Wrong` unless the call raises a ValueError, as its docstring says; name: of what is wrong with it."""
-    try:
-        call(*args, **kwargs)
-    except Failed as error:
-        if error.open or error.kind != "ValueError":
-            raise
-        return
-    raise Wrong(f"{name}: expected a ValueError, and none was raised")
 
 
 def close(got, wanted, tol):

@@ -136,7 +136,7 @@ def main(argv=None):
     parser.add_argument("--jobs", type=int, default=None, help="processes (default: one for each core)")
     args = parser.parse_args(argv)
     exercises, given = read()
-    sources = {file.stem: file.read_text(encoding="utf-8") for file in sorted((ROOT / "cs231n").glob("*.py"))}
+    sources = cut_code.modules(ROOT)
     found = list(mutants(choose(args.exercise, exercises), sources, given))
     drawn = random.Random(args.seed)
     found = [mutant for mutant in found if drawn.random() < args.sample]

@@ -67,7 +67,7 @@ def _write(out, root):
         notebooks[name] = cut_notebooks.cut(notebook, mine)
         _put(out / "notebooks" / name, nbformat.writes(notebooks[name]) + "\n")
 
-    reference, readers = _modules(root), _code(notebooks.values())
+    reference, readers = cut_code.modules(root), _code(notebooks.values())
     for module, text in cut_code.cut(reference, exercises.values(), given, readers).items():
         _put(out / f"cs231n/{module}.py", text)
     makefile = (root / "Makefile").read_text(encoding="utf-8")
@@ -78,17 +78,13 @@ def _write(out, root):
         project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]'),
     )
     _tidy(out)
-    if left := leaks(out, solutions(reference, exercises.values(), given, _modules(out))):
+    if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
 
 
 def _put(file, text):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _modules(root):
-    return {file.stem: file.read_text(encoding="utf-8") for file in sorted((root / "cs231n").glob("*.py"))}
 
 
 def _code(notebooks):
@@ -107,7 +103,7 @@ def _makefile(text, test):
             block = test.rstrip("\n")
         if target not in NOT_FOR_STUDENTS:
             blocks.append(re.sub(r"^CHECK_NOTEBOOKS = .*\n?", "", block, flags=re.MULTILINE).rstrip("\n"))
-    phony = re.compile(r"^\.PHONY: .*## ?|^\.PHONY: help .*$", re.MULTILINE)
+    phony = re.compile(r"^\.PHONY: help .*$", re.MULTILINE)
     text = "\n\n".join(blocks) + "\n"
     return phony.sub(lambda line: " ".join(w for w in line[0].split() if w not in NOT_FOR_STUDENTS), text)
 

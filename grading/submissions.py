@@ -34,7 +34,7 @@ def write_references(folder, exercises):
     Returns a dict from an exercise's id, and from None, to its folder.  So no process can read its own solution.
     """
     everything, given = read()
-    sources = {file.stem: file.read_text(encoding="utf-8") for file in (HERE.parent / "cs231n").glob("*.py")}
+    sources = cut_code.modules(HERE.parent)
     folders, made = {}, {}
     for exercise in [None, *exercises]:
         right = frozenset(_below(exercise, everything)) if exercise else frozenset()

@@ -25,7 +25,7 @@ from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
-REFERENCE = {file.stem: file.read_text() for file in sorted((ROOT / "cs231n").glob("*.py"))}
+REFERENCE = cut_code.modules(ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_helpers_and_imports_that_only_solutions_need_are_gone(edition):
 
 
 def test_no_statement_of_a_solution_is_left(edition):
-    statements = student.solutions(REFERENCE, EXERCISES.values(), GIVEN, student._modules(edition))
+    statements = student.solutions(REFERENCE, EXERCISES.values(), GIVEN, cut_code.modules(edition))
     assert len(statements) > 150
     assert student.leaks(edition, statements) == []
 
@@ -168,7 +168,7 @@ def test_a_statement_that_is_left_is_found(edition, file):
             path.write_text(nbformat.writes(notebook))
         else:
             path.write_text(f"{right}\n{statement}\n")
-        statements = student.solutions(REFERENCE, EXERCISES.values(), GIVEN, student._modules(edition))
+        statements = student.solutions(REFERENCE, EXERCISES.values(), GIVEN, cut_code.modules(edition))
         assert any(file in found for found in student.leaks(edition, statements))
     finally:
         path.write_text(right)

@@ -20,7 +20,7 @@ from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
-REFERENCE = {file.stem: file.read_text() for file in sorted((ROOT / "cs231n").glob("*.py"))}
+REFERENCE = cut_code.modules(ROOT)
 ZOO = [
     wrong for file in sorted((ROOT / "tests/zoo").glob("*.toml")) for wrong in tomllib.loads(file.read_text())["wrong"]
 ]

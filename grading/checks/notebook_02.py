@@ -278,27 +278,25 @@ def batchnorm_test(solution):
 
 
 def batchnorm_graph(solution):
-    for drawn in BATCHES:
-        _check_batch_grads(solution, "batchnorm_backward", _batch_case(solution.rng, drawn))
+    _check_batch_grads(solution, "batchnorm_backward")
 
 
 def batchnorm_graph_test_mode(solution):
-    for drawn in BATCHES:
-        _check_batch_grads(solution, "batchnorm_backward", _batch_case(solution.rng, drawn, test=True))
+    _check_batch_grads(solution, "batchnorm_backward", test=True)
 
 
 def batchnorm_closed_form(solution):
-    for drawn in BATCHES:
-        _check_batch_grads(solution, "batchnorm_backward_alt", _batch_case(solution.rng, drawn))
+    _check_batch_grads(solution, "batchnorm_backward_alt")
 
 
 def batchnorm_closed_form_test_mode(solution):
+    _check_batch_grads(solution, "batchnorm_backward_alt", test=True)
+
+
+def _check_batch_grads(solution, backward, test=False):
     for drawn in BATCHES:
-        _check_batch_grads(solution, "batchnorm_backward_alt", _batch_case(solution.rng, drawn, test=True))
-
-
-def _check_batch_grads(solution, backward, case):
-    _check_grads(solution, "batchnorm_forward", backward, case, _bn_param(case))
+        case = _batch_case(solution.rng, drawn, test)
+        _check_grads(solution, "batchnorm_forward", backward, case, _bn_param(case))
 
 
 # Affine, batch norm and ReLU in a row.
