@@ -8,7 +8,7 @@ of a group of channels.
 
 import numpy as np
 
-from cs231n.utils import check_keys
+from cs231n.arguments import check_keys
 
 
 def batchnorm_forward(x, gamma, beta, bn_param):

@@ -1,11 +1,11 @@
-"""CIFAR-10, fetched, verified and read.  `make get-data` runs this module: `python -m cs231n.cifar10`.
+"""CIFAR-10, downloaded, verified and read.  `make get-data` runs this module: `python -m cs231n.cifar10`.
 
-Every file of the data set has a published MD5.  A folder whose files have them is whole, and any other counts as
-absent: downloads go on where they were cut off, from whichever mirror answers, are unpacked beside the place where the
-data shall stand, and are renamed into it at the end.
+Every file of the data set has a published MD5.  A folder whose files match is whole, and any other counts as absent.
+A download continues where it was cut off, from whichever mirror answers.  It is unpacked beside the data's final
+place and renamed into it at the end.
 Source: Krizhevsky, Learning multiple layers of features from tiny images, 2009, chapter 3.
 
-Two environment variables are read.  CS231N_DATA_DIR names the folder where the data lies or shall lie.
+Two environment variables are read.  CS231N_DATA_DIR names the folder that holds the data, or will.
 CS231N_CIFAR10_URL names another source in place of the mirrors: a URL, or the path of an archive on this machine.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import errno
 import gzip
 import hashlib
-import json
 import logging
 import lzma
 import os
@@ -31,6 +30,9 @@ from urllib.parse import urlsplit
 from urllib.request import Request, url2pathname, urlopen
 
 import numpy as np
+
+from cs231n import shapes10
+from cs231n.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DownloadError(RuntimeError):
-    """CIFAR-10 is absent and could not be brought; the message says why, and what to do."""
+    """CIFAR-10 is absent and could not be downloaded; the message says why, and what to do."""
 
 
 class DamagedArchive(DownloadError):
@@ -69,9 +71,9 @@ class DamagedArchive(DownloadError):
 
 
 def data_dir():
-    """The folder where the data lies or shall lie.
+    """The folder that downloaded data goes into.
 
-    It is CS231N_DATA_DIR if that is set, data/ of the project that this module stands in, or, where the package is
+    It is CS231N_DATA_DIR if that is set, data/ of the project that this module is part of, or, where the package is
     installed without its project, .cache/cs231n in the user's home.
     """
     if given := os.environ.get("CS231N_DATA_DIR"):
@@ -81,36 +83,54 @@ def data_dir():
 
 
 def find_cifar10(folder=None):
-    """The path of a whole cifar-10-batches-py in a folder (None: `data_dir()`), or beside that folder; else None."""
-    folder = data_dir() if folder is None else Path(folder)
-    return next((place for place in (folder / FOLDER, folder.parent / FOLDER, folder) if _is_whole(place)), None)
+    """The path of a whole cifar-10-batches-py in a folder, or beside that folder; None where there is none.
+
+    folder: None looks in data/ of the current folder, in the current folder itself, and then where `data_dir` says;
+    where CS231N_DATA_DIR is set, it looks there alone.
+    """
+    return next(filter(_is_whole, _places(folder)), None)
+
+
+def _places(folder):
+    """Where `find_cifar10` looks, in order."""
+    if folder is not None:
+        folders = [Path(folder)]
+    elif os.environ.get("CS231N_DATA_DIR"):
+        folders = [data_dir()]
+    else:
+        folders = [Path.cwd() / "data", data_dir()]
+    places = [place for folder in folders for place in (folder / FOLDER, folder.parent / FOLDER, folder)]
+    return list(dict.fromkeys(places))
 
 
 def fetch_cifar10(folder=None, retry=True):
-    """Bring CIFAR-10 into a folder (None: `data_dir()`) if it is not there, and return the path of its batches.
+    """Download CIFAR-10 into a folder (None: `data_dir()`) unless it is found, and return the path of its batches.
+
+    It looks where `find_cifar10` does.
 
     retry: False does not ask the same hosts again within an hour of a failure.
     Raises DownloadError where the data cannot be had or kept, within seconds if no host answers.
     """
-    from filelock import FileLock  # here, since most calls find the data
+    from filelock import FileLock  # here: 35 ms of start-up, and most calls find the data
 
     if found := find_cifar10(folder):
         return found
+    for place in _places(folder):
+        if place.name == FOLDER and place.exists():
+            logger.warning("%s is incomplete or damaged, and counts as absent.", place)
     folder = data_dir() if folder is None else Path(folder)
     given = os.environ.get("CS231N_CIFAR10_URL")
     sources = [given] if given else list(MIRRORS)
     failure = folder / ".last-failure.json"
     if not retry:
         _raise_late_failure(failure, sources)
-    if (folder / FOLDER).exists():
-        logger.warning("%s is incomplete or damaged, and counts as absent.", folder / FOLDER)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # a second process waits here, and then finds what the first has brought
-            found = find_cifar10(folder) or _bring(sources, folder)
+        with FileLock(folder / ".lock"):  # a second process waits here, and then finds what the first downloaded
+            found = find_cifar10(folder) or _obtain(sources, folder)
     except (DownloadError, OSError) as error:
         where = "CS231N_CIFAR10_URL" if given else f"its {len(sources)} hosts"
-        message = f"CIFAR-10 could not be brought from {where} to {folder}: {_full_disk(error, folder) or error}"
+        message = f"CIFAR-10 could not be downloaded from {where} to {folder}: {_full_disk(error, folder) or error}"
         message += ". Once this is mended, `make get-data` goes on; or put a copy of cifar-10-batches-py there, or set"
         message += " CS231N_CIFAR10_URL to an archive of it."
         _note_failure(failure, sources, message)
@@ -173,8 +193,8 @@ def _md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _bring(sources, folder):
-    """Try the sources in turn, round after round for as long as a round brings something, and unpack the data."""
+def _obtain(sources, folder):
+    """Try the sources in turn, round after round while a round still downloads something, and unpack the data."""
     if path := _local_path(sources[0]):
         return _unpack(path, folder)
     part = folder / "cifar-10-python.tar.gz.part"
@@ -183,7 +203,7 @@ def _bring(sources, folder):
     while True:
         for url in list(sources):
             try:
-                return _bring_from(url, part, slowest)
+                return _obtain_from(url, part, slowest)
             except DamagedArchive as error:
                 sources.remove(url)
                 faults[url] = error
@@ -205,7 +225,7 @@ def _summary(faults):
     return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in hosts.items())
 
 
-def _bring_from(url, part, slowest):
+def _obtain_from(url, part, slowest):
     """Download what `part` lacks and unpack it.  If it was begun elsewhere and is damaged, start once more without."""
     begun = part.exists()
     try:
@@ -215,14 +235,14 @@ def _bring_from(url, part, slowest):
         part.unlink()
         if not begun:
             raise
-        return _bring_from(url, part, slowest)
+        return _obtain_from(url, part, slowest)
     part.unlink()
     return found
 
 
 def _download(url, part, slowest):
     """Append to the file `part` what it lacks of url.  Raises OSError where connection or disk do not hold."""
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # here: 60 ms of start-up
 
     have = _size(part)
     try:
@@ -271,7 +291,7 @@ def _unpack(archive, folder):
             (beside / name).write_bytes(content)
         if missing := [name for name in MD5 if not (beside / name).exists()]:
             raise DamagedArchive(f"{archive.name} lacks {', '.join(missing)}")
-        shutil.rmtree(place, ignore_errors=True)  # where it stands, it is not whole
+        shutil.rmtree(place, ignore_errors=True)  # if it exists, it is not whole
         os.replace(beside, place)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -338,7 +358,7 @@ def _full_disk(error, folder):
 
 def _note_failure(path, sources, message):
     try:
-        path.write_text(json.dumps({"sources": sources, "message": message}))
+        write_json(path, {"sources": sources, "message": message})
     except OSError:
         logger.info("%s could not be written", path)
 
@@ -346,7 +366,7 @@ def _note_failure(path, sources, message):
 def _raise_late_failure(path, sources):
     """Raise DownloadError if the same sources failed less than RETRY_AFTER ago."""
     try:
-        late, note = time.time() - path.stat().st_mtime < RETRY_AFTER, json.loads(path.read_text())
+        late, note = time.time() - path.stat().st_mtime < RETRY_AFTER, read_json(path)
     except (OSError, ValueError):
         return
     if late and note["sources"] == sources:
@@ -355,10 +375,8 @@ def _raise_late_failure(path, sources):
 
 def main(argv=None):
     """The command line.  Returns 0 where the data is there in the end, 1 where it is not."""
-    from cs231n import shapes10
-
     parser = argparse.ArgumentParser(prog="python -m cs231n.cifar10", description="Fetch CIFAR-10 and verify it.")
-    parser.add_argument("--data-dir", help="where it lies or shall lie (default: CS231N_DATA_DIR, or data/)")
+    parser.add_argument("--data-dir", help="the folder that holds it, or will (default: CS231N_DATA_DIR, or data/)")
     parser.add_argument("--or-stand-in", action="store_true", help="where it cannot be had, draw the stand-in Shapes10")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
@@ -369,7 +387,7 @@ def main(argv=None):
         if not args.or_stand_in:
             return 1
         shapes10.load(args.data_dir or data_dir())
-        logger.warning("NOT CIFAR-10: the drawn stand-in Shapes10 serves in its place.")
+        logger.warning("NOT CIFAR-10: the drawn stand-in Shapes10 is used in its place.")
     return 0
 
 

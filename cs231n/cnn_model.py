@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cs231n.arguments import check_count
 from cs231n.conv_layers import output_size
 from cs231n.layer_utils import (
     affine_bn_relu_backward,
@@ -15,7 +16,6 @@ from cs231n.layer_utils import (
 )
 from cs231n.layers import affine_backward, affine_forward
 from cs231n.softmax_net import SoftmaxNet
-from cs231n.utils import check_count
 
 POOL = {"pool_height": 2, "pool_width": 2, "stride": 2}
 HIDDEN_LAYERS = {  # use_batchnorm -> forward and backward of the convolutional layer, and of the affine one

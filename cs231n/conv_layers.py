@@ -6,7 +6,7 @@ same, some hundred times faster.
 
 import numpy as np
 
-from cs231n.utils import check_count, check_keys
+from cs231n.arguments import check_count, check_keys
 
 
 def conv_forward_naive(x, w, b, conv_param):

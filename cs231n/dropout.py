@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cs231n.utils import check_keys
+from cs231n.arguments import check_keys
 
 
 def dropout_forward(x, dropout_param):

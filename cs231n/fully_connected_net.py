@@ -108,5 +108,8 @@ class FullyConnectedNet(SoftmaxNet):
         return grads
 
     def _layer_arguments(self, i):
-        """What layer i's forward takes after its input."""
-        return self._layer_params(i) + self.bn_params[i - 1 : i]
+        """What layer i's forward takes after its input: its parameters and, where it has a norm, the norm's dict."""
+        params = self._layer_params(i)
+        if self.normalization and i < self.num_layers:
+            return [*params, self.bn_params[i - 1]]
+        return params

@@ -10,11 +10,11 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+from cs231n.arguments import check_count
+from cs231n.files import read_csv, write_csv
 from cs231n.pytorch_data import read_splits
-from cs231n.pytorch_files import read_log, write_csv
 from cs231n.pytorch_recipes import ABLATIONS
 from cs231n.pytorch_training import Training
-from cs231n.utils import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def ablate(recipe, seeds, data_dir, output_dir, device, compiled=False):
             varied = replace(recipe, seed=seed, **ABLATIONS.get(idea, {}))
             folder = Path(output_dir) / f"without-{idea.replace(' ', '-')}-{seed}"
             Training(varied, train, val, folder, compiled).run()
-            last = read_log(folder / "log.csv")[-1]
+            last = read_csv(folder / "log.csv")[-1]
             runs.append((float(last["val_acc"]), float(last["training_seconds"])))
             logger.info("without %s, seed %d: validation accuracy %.2f %%", idea, seed, 100 * runs[-1][0])
             rows = [_row(idea, runs) for idea, runs in results.items() if runs]

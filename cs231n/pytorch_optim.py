@@ -55,11 +55,17 @@ def weight_groups(model):
     A convolution has no bias where a norm follows; the norms' shifts count as biases.
     """
     convolutions = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is None}
-    groups = [], [], []
+    before_a_norm, biases, others = [], [], []
     for name, w in model.named_parameters():
-        if w.requires_grad:
-            groups[0 if id(w) in convolutions else 1 if name.endswith("bias") else 2].append(w)
-    return groups
+        if not w.requires_grad:
+            continue
+        if id(w) in convolutions:
+            before_a_norm.append(w)
+        elif name.endswith("bias"):
+            biases.append(w)
+        else:
+            others.append(w)
+    return before_a_norm, biases, others
 
 
 def adamw(model, lr, weight_decay, device):

@@ -12,8 +12,8 @@ import math
 import numbers
 from dataclasses import asdict, dataclass, field, fields
 
+from cs231n.arguments import check_count
 from cs231n.pytorch_optim import Muon, SlowWeights, adamw, nesterov, weight_groups
-from cs231n.utils import check_count
 
 LOADERS, PRECISIONS, AVERAGES = ("device", "torchvision"), ("auto", "bf16", "float32"), ("none", "ema", "lookahead")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 
 from cs231n import pytorch_files as files
 from cs231n.pytorch_data import DeviceBatches, TorchvisionBatches, normalized
@@ -85,8 +86,6 @@ class Training:
         verbose: show a progress bar.  Raises FloatingPointError when the loss is no longer finite, OSError where a file
         cannot be written, ValueError where torch.compile fails.
         """
-        from tqdm.auto import tqdm
-
         leads = rank() == 0
         if leads:
             self.output_dir.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def import_torchvision():
 
 def _declare_operators():
     global _library
-    import torch
+    import torch  # here: `import_torchvision` says so where it is not installed
 
     _library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cs231n.arguments import check_number
 from cs231n.layers import softmax_loss
 
 
@@ -15,10 +16,8 @@ class SoftmaxNet:
     def __init__(self, reg, weight_scale, dtype):
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype: wanted float32 or float64, got {np.dtype(dtype)}")
-        for name, value in (("reg", reg), ("weight_scale", weight_scale)):
-            if not value >= 0:
-                raise ValueError(f"{name}: wanted a number of at least 0, got {value}")
-        self.reg = float(reg)
+        check_number("weight_scale", weight_scale)
+        self.reg = check_number("reg", reg)
         self.dtype = np.dtype(dtype)
         self.params, self.bn_params = {}, []
 

@@ -4,11 +4,11 @@ import copy
 import functools
 import inspect
 import logging
-import numbers
-import os
-from contextlib import contextmanager
 
 import numpy as np
+
+from cs231n import cifar10, shapes10
+from cs231n.arguments import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,12 @@ def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, sub
 
     Training takes the first num_training images of the 50,000, validation the num_validation after them, and test the
     first num_test of the 10,000.  subtract_mean takes the mean training image, pixel by pixel, from all three; the
-    scale stays 0 to 255.  data_dir: the folder in which the data lies or shall lie (None: `cs231n.cifar10.data_dir()`).
+    scale stays 0 to 255.  data_dir: the folder that holds the data, or will (None: the places that
+    `cs231n.cifar10.find_cifar10` names, those of the current folder first).
 
-    Returns a dict: X_train, y_train, X_val, y_val, X_test, y_test; mean_image (3, 32, 32), which was subtracted (0
-    where none was), so that X + mean_image are the pixels again; class_names; name, "CIFAR-10".
+    Returns a dict of arrays: X_train, y_train, X_val, y_val, X_test, y_test; mean_image (3, 32, 32) float32, which was
+    subtracted (0 where none was), so that X + mean_image are the pixels again; class_names (10,), of strings; name, a
+    string of shape (), "CIFAR-10".
     Data that is absent is downloaded.  Where that fails, the drawn stand-in Shapes10 is returned in its place, under
     its own name, and a warning says so.  Raises ValueError for counts that the data set cannot meet.
     """
@@ -41,8 +43,8 @@ def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, sub
         "X_test": x_test[:num_test].astype(np.float32),
         "y_test": y_test[:num_test],
         "mean_image": np.zeros(x_train.shape[1:], np.float32),
-        "class_names": class_names,
-        "name": name,
+        "class_names": np.array(class_names),
+        "name": np.array(name),
     }
     if subtract_mean:
         data["mean_image"] = data["X_train"].mean(axis=0)  # exact: 50,000 * 255 < 2^24
@@ -51,45 +53,12 @@ def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, sub
     return data
 
 
-def check_count(name, count, least, most=None):
-    """Return count as an int; raises ValueError, naming it, unless it is a whole number from least to most."""
-    if not isinstance(count, numbers.Integral) or count < least or (most is not None and count > most):
-        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: wanted a whole number {limit}, got {count!r}")
-    return int(count)
-
-
-def check_keys(name, param, known):
-    """Raise ValueError, naming it, if the dict param holds a key that is not known."""
-    if unknown := [key for key in param if key not in known]:
-        raise ValueError(f"{name}: wanted {', '.join(known)}, and nothing else; got {', '.join(map(repr, unknown))}")
-
-
-@contextmanager
-def replaced_whole(path):
-    """A file to write bytes into, beside path, which is put in path's place at the end of a with.
-
-    At any moment a whole file stands there, the old one or the new.  An error leaves the old, and nothing beside it.
-    """
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with open(beside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def read_images(data_dir=None):
-    """CIFAR-10 as it was published, or its stand-in where it is not to be had, which a warning then says.
+    """CIFAR-10 as it was published, or its stand-in where it cannot be had; a warning then says so.
 
     Returns the data set's name, its class_names, and (x_train, y_train, x_test, y_test): images (N, 3, 32, 32) uint8
     and labels (N,) int64, 50,000 to train on and 10,000 to test on.  data_dir: as in `get_cifar10_data`.
     """
-    from cs231n import cifar10, shapes10
-
     try:
         folder = cifar10.fetch_cifar10(data_dir, retry=False)
     except cifar10.DownloadError as error:
@@ -117,8 +86,8 @@ def rel_error(x, y, floor=1e-8):
 def eval_numerical_gradient(f, x, verbose=False, h=1e-5):
     """The gradient of a scalar function by central differences: df/dx_i = (f(x + h e_i) - f(x - h e_i)) / 2h + O(h^2).
 
-    f: called with x; it may as well ignore it and read the same array elsewhere, as a net reads its params, since each
-    entry of x is moved in place and put back.  x: any shape, float64.  verbose: log each entry as it is found.
+    f: called with x; it may ignore it and read the same array elsewhere, as a net reads its params, since each entry of
+    x is moved in place and put back.  x: any shape, float64.  verbose: log each entry as it is found.
     Returns the gradient, of x's shape.  Raises ValueError for another dtype: a step of h drowns in its rounding.
     """
     return eval_numerical_gradient_array(f, x, 1.0, h, verbose)
@@ -212,6 +181,19 @@ def check_model(model, X, y, tol=1e-7, h=1e-5, directions=None, log=print):
         label = f"{type(model).__name__}: d{name}"
         check_gradient(label, lambda _: model.loss(X, y)[0], w, grads[name], tol, h, directions)
     log(_passed(type(model).__name__, ["d" + name for name in model.params], tol))
+
+
+def must_fail(check, *args, log=print):
+    """Assert that a check, such as `check_layer`, catches wrong code: check(*args) must raise.
+
+    log: takes the one line that says what the check found.
+    """
+    try:
+        check(*args)
+    except (AssertionError, ValueError) as error:
+        log(f"caught: {error}")
+    else:
+        raise AssertionError("wrong code has passed the check")
 
 
 def _difference(f, x, step):

@@ -372,7 +372,7 @@ def test_it_is_tried_again_when(change, tmp_path, mirrors, monkeypatch):
         fetch_cifar10(tmp_path)
     mirrors("good" if change == "elsewhere" else "missing")
     monkeypatch.setattr(cifar10, "RETRY_AFTER", -1.0 if change == "time has passed" else 3600.0)
-    monkeypatch.setattr(cifar10, "_bring", lambda sources, folder: folder)
+    monkeypatch.setattr(cifar10, "_obtain", lambda sources, folder: folder)
     assert fetch_cifar10(tmp_path, retry=change == "asked for") == tmp_path
     assert not (tmp_path / ".last-failure.json").exists()
 
@@ -408,11 +408,54 @@ def test_a_local_archive_that_is_not_there_is_a_clear_error(tmp_path, monkeypatc
 @pytest.mark.parametrize("where", ["data", "project"])
 def test_batches_in_the_data_folder_or_beside_it_are_used(tmp_path, where):
     folder = tmp_path / "data"
-    place = (folder if where == "data" else tmp_path) / FOLDER
+    place = put_batches(folder if where == "data" else tmp_path)
+    assert fetch_cifar10(folder) == place
+
+
+def put_batches(folder):
+    """Write FILES as a whole cifar-10-batches-py in a folder, and return its path."""
+    place = folder / FOLDER
     place.mkdir(parents=True)
     for name, content in FILES.items():
         (place / name).write_bytes(content)
-    assert fetch_cifar10(folder) == place
+    return place
+
+
+@pytest.mark.parametrize("where", ["data", "."])
+def test_batches_of_the_current_folder_come_before_those_of_the_project(tmp_path, monkeypatch, where):
+    own, project = tmp_path / "own", tmp_path / "project"
+    monkeypatch.delenv("CS231N_DATA_DIR", raising=False)
+    monkeypatch.setattr(cifar10, "__file__", str(project / "cs231n" / "cifar10.py"))
+    project.mkdir()
+    (project / "pyproject.toml").touch()
+    own.mkdir()
+    monkeypatch.chdir(own)
+    assert find_cifar10() is None
+    there = put_batches(project / "data")
+    assert fetch_cifar10() == there
+    mine = put_batches(own / where)
+    assert fetch_cifar10() == mine
+
+
+def test_the_folder_that_the_environment_names_is_the_only_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = put_batches(tmp_path / "data")
+    monkeypatch.delenv("CS231N_DATA_DIR", raising=False)
+    assert find_cifar10() == mine
+    monkeypatch.setenv("CS231N_DATA_DIR", str(tmp_path / "elsewhere" / "data"))
+    assert find_cifar10() is None
+
+
+def test_damaged_batches_of_the_current_folder_are_named_and_passed_over(tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("CS231N_DATA_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (put_batches(tmp_path) / "test_batch").unlink()
+    monkeypatch.setenv("CS231N_CIFAR10_URL", str(tmp_path / "gone.tar.gz"))
+    monkeypatch.setattr(cifar10, "__file__", str(tmp_path / "site-packages" / "cs231n" / "cifar10.py"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(DownloadError):
+        fetch_cifar10()
+    assert f"{tmp_path / FOLDER} is incomplete or damaged" in caplog.text
 
 
 @pytest.mark.parametrize("harm", ["file missing", "file truncated", "bit flipped", "folder empty"])
@@ -558,6 +601,16 @@ def test_the_split_is_the_courses(counted):
         assert np.array_equal(pixels @ [1, 256, 65536], data[f"y_{split}"])
 
 
+def test_every_entry_is_an_array(counted):
+    """As each notebook of the field begins: for k, v in data.items(): print(k, v.shape)."""
+    data = {**get_cifar10_data(100, 50, 20)}
+    assert {name: value.shape for name, value in data.items()} == {
+        **{"X_train": (100, 3, 32, 32), "y_train": (100,), "X_val": (50, 3, 32, 32), "y_val": (50,)},
+        **{"X_test": (20, 3, 32, 32), "y_test": (20,), "mean_image": (3, 32, 32), "class_names": (10,), "name": ()},
+    }
+    assert f"{data['name']}: {data['class_names'][3]}" == "CIFAR-10: cat"
+
+
 def test_the_mean_is_that_of_the_training_images_alone(counted):
     raw = get_cifar10_data(100, 50, 20, subtract_mean=False)
     assert not raw["mean_image"].any()
@@ -589,7 +642,7 @@ def test_the_stand_in_says_loudly_and_once_that_it_is_not_cifar10(tmp_path, monk
     for _ in range(2):
         data = get_cifar10_data(data_dir=tmp_path)
         assert data["name"] == "Shapes10"
-        assert data["class_names"] == shapes10.CLASS_NAMES
+        assert tuple(data["class_names"]) == shapes10.CLASS_NAMES
     assert caplog.text.count("NOT CIFAR-10") == 1
 
 

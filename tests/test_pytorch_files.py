@@ -1,7 +1,6 @@
 """What a run leaves on the disk: whole files, or the old ones."""
 
 import builtins
-import errno
 import os
 import platform
 import sys
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from cs231n import pytorch_files as files
+from cs231n.files import read_csv
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -19,32 +19,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def fast_disk(monkeypatch):
     """No power fails here, and waiting for the disk takes time."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def fail_for_a_full_disk(*_):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_alone_and_names_it(monkeypatch, tmp_path, step):
-    path = tmp_path / "last.pt"
-    files.write(path, b"old")
-    monkeypatch.setattr(os, step, fail_for_a_full_disk)
-    with pytest.raises(OSError, match="No space left on device: ") as caught:
-        files.write(path, b"new")
-    assert caught.value.errno == errno.ENOSPC
-    assert caught.value.filename == str(path)
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("last.pt", b"old")]
-
-
-def test_a_file_is_on_the_disk_before_it_takes_its_place(monkeypatch, tmp_path):
-    seen = []
-    replace = os.replace
-    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(("fsync", os.fstat(descriptor).st_size)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (seen.append("replace"), replace(a, b)))
-    files.write(tmp_path / "log.csv", b"whole")
-    assert seen == [("fsync", 5), "replace"]
-    assert (tmp_path / "log.csv").read_bytes() == b"whole"
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
@@ -89,11 +63,11 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
 
 def test_an_epoch_that_is_repeated_replaces_its_row_and_those_after_it(tmp_path):
     path = tmp_path / "log.csv"
-    assert files.read_log(path) == []
+    assert read_csv(path) == []
     for epoch, loss in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.5)):
         files.log_epoch(path, {"epoch": epoch, "loss": loss})
     assert path.read_bytes() == b"epoch,loss\n1,0.1\n2,0.5\n"
-    assert files.read_log(path) == [{"epoch": "1", "loss": "0.1"}, {"epoch": "2", "loss": "0.5"}]
+    assert read_csv(path) == [{"epoch": "1", "loss": "0.1"}, {"epoch": "2", "loss": "0.5"}]
 
 
 def test_the_versions_are_those_of_this_environment_as_plain_strings():

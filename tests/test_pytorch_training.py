@@ -10,6 +10,7 @@ from torch import nn
 
 from cs231n import pytorch_files as files
 from cs231n import pytorch_training
+from cs231n.files import read_csv
 from cs231n.pytorch_data import Images
 from cs231n.pytorch_recipes import Classic, Speedrun
 from cs231n.pytorch_training import WARM_UP, Training, evaluate
@@ -74,7 +75,7 @@ def assert_same_end(folder, other):
     for state in states:
         del state["progress"]["training_seconds"]
     assert_same(*states)
-    logs = [files.read_log(f / "log.csv") for f in (folder, other)]
+    logs = [read_csv(f / "log.csv") for f in (folder, other)]
     timed = {"images_per_second", "training_seconds"}
     untimed = [[{k: v for k, v in row.items() if k not in timed} for row in log] for log in logs]
     assert untimed[0] == untimed[1]
@@ -93,7 +94,7 @@ def test_a_run_learns(recipe, tmp_path):
     val = Images(x[64:], y[64:], "cpu", train.statistics)
     training = trained(replace(recipe, epochs=10), (train, val), tmp_path)
     assert training.evaluate(val)[1] == training.best_val_acc > 0.8
-    assert float(files.read_log(tmp_path / "log.csv")[-1]["train_acc"]) > 0.7
+    assert float(read_csv(tmp_path / "log.csv")[-1]["train_acc"]) > 0.7
 
 
 @EACH
@@ -126,7 +127,7 @@ def test_the_warm_up_is_not_timed(images, tmp_path, monkeypatch):
     monkeypatch.setattr(pytorch_training.time, "perf_counter", lambda: next(clock))
     training = trained(TINY, images, tmp_path)
     assert training.training_seconds == 3  # one tick an epoch: the clock is read at its start and at its end alone
-    assert [float(row["training_seconds"]) for row in files.read_log(tmp_path / "log.csv")] == [1, 2, 3]
+    assert [float(row["training_seconds"]) for row in read_csv(tmp_path / "log.csv")] == [1, 2, 3]
 
 
 def test_the_clock_of_an_epoch_waits_for_the_device_at_its_start_and_at_its_end(images, tmp_path, monkeypatch):
@@ -147,7 +148,7 @@ def test_first_weights_are_computed_from_the_training_images(images, tmp_path, m
 def test_the_learning_rate_falls_at_the_recipes_steps(images, tmp_path):
     recipe = Classic(epochs=4, batch_size=64, widths=(2,), blocks=1, lr=1.0, lr_steps=(0.5, 0.75), lr_factor=0.1)
     trained(recipe, images, tmp_path)
-    assert [float(row["lr"]) for row in files.read_log(tmp_path / "log.csv")] == pytest.approx([1.0, 1.0, 0.1, 0.01])
+    assert [float(row["lr"]) for row in read_csv(tmp_path / "log.csv")] == pytest.approx([1.0, 1.0, 0.1, 0.01])
 
 
 def test_the_learning_rate_of_every_optimizer_follows_the_schedule_step_by_step(images, tmp_path):
@@ -300,7 +301,7 @@ def test_a_run_evaluates_with_its_recipes_flip(images, tmp_path, test_flip):
 
 def test_the_log_has_a_row_for_each_epoch_with_all_that_was_measured(images, tmp_path):
     training = trained(TINY, images, tmp_path)
-    rows = files.read_log(tmp_path / "log.csv")
+    rows = read_csv(tmp_path / "log.csv")
     assert list(rows[0]) == COLUMNS
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert float(rows[0]["images_per_second"]) == pytest.approx(64 / float(rows[0]["training_seconds"]))
@@ -363,7 +364,7 @@ def test_what_is_measured_with_averaged_weights_is_the_average(images, tmp_path)
     for name, w in before.items():
         assert torch.equal(state["model"][name], w)
         assert torch.equal(training.model.state_dict()[name], w)
-    row = files.read_log(tmp_path / "log.csv")[0]
+    row = read_csv(tmp_path / "log.csv")[0]
     assert training.evaluate(images[1]) == (float(row["val_loss"]), float(row["val_acc"]))
     fast = files.load(tmp_path / "last.pt", "cpu")["resume"]["model"]
     assert not torch.equal(fast["layers.1.weight"], before["layers.1.weight"])
@@ -454,8 +455,8 @@ def test_a_run_does_not_go_on_from_best(images, tmp_path):
 def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path, monkeypatch):
     """So that a run that is cut short between two of these files repeats the epoch, and writes them all again."""
     order = []
-    write = files.write
-    monkeypatch.setattr(files, "write", lambda path, content: (order.append(path.name), write(path, content)))
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(b.name), rename(a, b)))
     trained(replace(TINY, epochs=1), images, tmp_path)
     assert order == ["best.pt", "log.csv", "last.pt"]
 
