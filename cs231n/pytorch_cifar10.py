@@ -2,27 +2,31 @@
 
     python -m cs231n.pytorch_cifar10 --recipe speedrun --help            the options of a recipe
     python -m cs231n.pytorch_cifar10 --preset tiny                       some seconds on a CPU
-    python -m cs231n.pytorch_cifar10 --resume                            goes on with a run that was stopped
+    python -m cs231n.pytorch_cifar10 --resume                            continues a run that was stopped
     torchrun --nproc-per-node=2 -m cs231n.pytorch_cifar10                trains on two GPUs
     python -m cs231n.pytorch_cifar10 predict runs/classic/best.pt x.png  classifies image files
-    python -m cs231n.pytorch_cifar10 ablate --seeds 5                    what each idea of speedrun brings
+    python -m cs231n.pytorch_cifar10 ablate --seeds 5                    what each idea of speedrun adds
 
-5,000 training images are held out for validation and choose the best epoch; the test set is read once, at the end.  Of
-time, three measures are told: training alone, without validation and the steps to warm up; these, in which a compiler
-works; and the whole run, from reading the data to the test.
+5,000 training images are held out for validation and choose the best epoch; the test set is read once, at the end.
+Three times are reported: training alone, without validation and warm-up; the warm-up, in which a compiler works; and
+the whole run, from reading the data to the test.
 """
 
 import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from cs231n import pytorch_ablation, pytorch_predict
-from cs231n import pytorch_files as files
+from cs231n import pytorch_ablation, pytorch_files, pytorch_predict
+from cs231n.arguments import check_count
+from cs231n.files import read_csv, write_json
 from cs231n.pytorch_data import read_splits
 from cs231n.pytorch_device import (
     best_device,
@@ -36,24 +40,21 @@ from cs231n.pytorch_device import (
 )
 from cs231n.pytorch_recipes import RECIPES, add_recipe_options, choose_recipe, recipe_from
 from cs231n.pytorch_training import Training
-from cs231n.utils import check_count
 
 logger = logging.getLogger(__name__)
+
+PROGRAM = "python -m cs231n.pytorch_cifar10"
 
 
 def main(argv=None):
     """The command line.  Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    command, *rest = argv or [""]
-    if command == "predict":
-        return pytorch_predict.main(rest)
-    parse, act = (_parse_ablation, _ablate) if command == "ablate" else (_parse_training, _train)
-    args = parse(rest if command == "ablate" else argv)
+    if not argv or argv[0] not in COMMANDS:
+        argv = ["train", *argv]
+    args = _parse(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        recipe, device = recipe_from(args), usable_device(args.device)
-        with processes(device), determinism(args.deterministic, device):
-            act(recipe, args, device)
+        return COMMANDS[args.command].run(args)
     except (ValueError, OSError, FloatingPointError) as error:
         logger.error("%s", error)
         return 1
@@ -66,60 +67,77 @@ def main(argv=None):
         logger.error("Another process is lost: %s", reason(error))
         return 1
     except KeyboardInterrupt:
-        logger.error("Stopped by Ctrl-C%s.", "; --resume goes on from the last complete epoch" * (act is _train))
+        if args.command == "train":
+            logger.error("Stopped by Ctrl-C; --resume goes on from the last complete epoch.")
+        else:
+            logger.error("Stopped by Ctrl-C.")
         return 130
-    return 0
 
 
-def _parse_training(argv):
+def _parse(argv):
+    """The options in argv, whose first word is a command."""
+    parser = argparse.ArgumentParser(prog=PROGRAM)
+    commands = parser.add_subparsers(dest="command")
+    for name, command in COMMANDS.items():
+        prog = PROGRAM if name == "train" else f"{PROGRAM} {name}"
+        usage = None if name == "predict" else f"{prog} [options]"  # a recipe's options would fill a page
+        # No abbreviations: --recipe and --preset are looked for before the other options are known.
+        options = commands.add_parser(name, prog=prog, usage=usage, description=command.description, allow_abbrev=False)
+        if name == argv[0]:
+            command.add_options(options, argv[1:])
+    return parser.parse_args(argv)
+
+
+def _add_training_options(parser, argv):
     names = tuple(RECIPES)
     recipe = choose_recipe(argv, names)
-    parser = _parser("python -m cs231n.pytorch_cifar10", "Train a residual net on CIFAR-10.")
     parser.epilog = f"The recipes are {' and '.join(names)}: --recipe NAME --help lists the options of one.  "
-    parser.epilog += "predict --help and ablate --help tell of the other two commands."
+    parser.epilog += "There are two more commands: see predict --help and ablate --help."
     group = _add_run_options(parser, f"runs/{recipe.name}")
-    group.add_argument("--resume", action="store_true", help="go on from the last checkpoint of output-dir")
+    group.add_argument("--resume", action="store_true", help="continue from the last checkpoint in output-dir")
     group.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes of the torchvision loader (default: 0)"
     )
     add_recipe_options(parser, recipe, names)
-    return parser.parse_args(argv)
 
 
-def _parse_ablation(argv):
+def _add_ablation_options(parser, argv):
     names = ("speedrun",)
     recipe = choose_recipe(argv, names)
-    parser = _parser("python -m cs231n.pytorch_cifar10 ablate", "Train without each idea of speedrun in turn.")
     group = _add_run_options(parser, "runs/ablation")
     group.add_argument(
         "--seeds", type=int, default=5, metavar="N", help="how often to run each, from --seed on (default: 5)"
     )
     add_recipe_options(parser, recipe, names)
-    return parser.parse_args(argv)
-
-
-def _parser(prog, description):
-    return argparse.ArgumentParser(
-        prog=prog,
-        usage=f"{prog} [options]",
-        description=description,
-        allow_abbrev=False,  # --recipe and --preset are looked for before the rest is known
-    )
 
 
 def _add_run_options(parser, output_dir):
     group = parser.add_argument_group("the run")
     device, folder = best_device(), Path(output_dir)
     group.add_argument("--device", default=device, help=f"cuda, cuda:1, mps or cpu (default: {device})")
-    group.add_argument("--data-dir", help="where CIFAR-10 lies or shall lie (default: CS231N_DATA_DIR, or data/)")
+    group.add_argument("--data-dir", help="folder that holds CIFAR-10, or will (default: CS231N_DATA_DIR, or data/)")
     group.add_argument("--output-dir", type=Path, default=folder, help=f"for what it writes (default: {folder})")
     group.add_argument("--compile", action="store_true", help="train through torch.compile")
     group.add_argument("--deterministic", action="store_true", help="compute the same bits at every run")
     return group
 
 
-def _train(recipe, args, device):
-    """Train, test, and write down how and with what result."""
+@contextmanager
+def _recipe_and_device(args):
+    """What args ask for; within, processes are joined and the run is deterministic, where that is asked for."""
+    recipe, device = recipe_from(args), usable_device(args.device)
+    with processes(device), determinism(args.deterministic, device):
+        yield recipe, device
+
+
+def _train(args):
+    """Train, test, and write down the settings and the result."""
+    with _recipe_and_device(args) as (recipe, device):
+        _train_and_test(recipe, args, device)
+    return 0
+
+
+def _train_and_test(recipe, args, device):
     start = time.perf_counter()
     check_count("workers", args.workers, 0)
     train, val, test = read_splits(args.data_dir, recipe.train_images, device)
@@ -140,31 +158,48 @@ def _train(recipe, args, device):
     tell("training %.1f s, without validation and the warm-up of %.1f s; the whole run %.1f s", *seconds.values())
     if rank() == 0:
         result = {"data": test.name, "val_acc": training.best_val_acc, "test_loss": test_loss, "test_acc": test_acc}
-        files.write_json(folder / "result.json", result | seconds)
+        write_json(folder / "result.json", result | seconds)
         _draw_curves(folder, train.name)
 
 
 def _write_configuration(recipe, args, device):
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    settings = {setting.name for setting in fields(recipe)} | {"recipe"}
+    settings = {setting.name for setting in fields(recipe)} | {"recipe", "command"}
     options = {name: value for name, value in vars(args).items() if name not in settings}
     options |= {"device": str(device), "output_dir": str(args.output_dir), "processes": world_size()}
-    configuration = {"recipe": recipe.settings(), "options": options, "versions": files.versions(device)}
-    files.write_json(args.output_dir / "configuration.json", configuration)
+    configuration = {"recipe": recipe.settings(), "options": options, "versions": pytorch_files.versions(device)}
+    write_json(args.output_dir / "configuration.json", configuration)
 
 
 def _draw_curves(folder, data_name):
     try:
-        files.draw_curves(folder / "curves.png", files.read_log(folder / "log.csv"), data_name)
+        pytorch_files.draw_curves(folder / "curves.png", read_csv(folder / "log.csv"), data_name)
     except ImportError:
         logger.info("No curves are drawn: matplotlib is not installed.")
 
 
-def _ablate(recipe, args, device):
-    if world_size() > 1:
-        raise ValueError(f"ablate: wanted one process, got {world_size()}")
-    pytorch_ablation.ablate(recipe, args.seeds, args.data_dir, args.output_dir, device, args.compile)
+def _ablate(args):
+    with _recipe_and_device(args) as (recipe, device):
+        if world_size() > 1:
+            raise ValueError(f"ablate: wanted one process, got {world_size()}")
+        pytorch_ablation.ablate(recipe, args.seeds, args.data_dir, args.output_dir, device, args.compile)
     logger.info("The table is %s", args.output_dir / "ablation.csv")
+    return 0
+
+
+class Command(NamedTuple):
+    """A command of the command line.  add_options: called with its parser and its words; run: with the options."""
+
+    description: str
+    add_options: Callable
+    run: Callable
+
+
+COMMANDS = {
+    "train": Command("Train a residual net on CIFAR-10.", _add_training_options, _train),
+    "ablate": Command("Train without each idea of speedrun in turn.", _add_ablation_options, _ablate),
+    "predict": Command("Classify image files by a checkpoint.", pytorch_predict.add_options, pytorch_predict.run),
+}
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """Classify image files by a checkpoint: `python -m cs231n.pytorch_cifar10 predict CHECKPOINT IMAGE...`."""
 
-import argparse
 import logging
 import sys
 import warnings
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
+from cs231n.arguments import check_count
 from cs231n.pytorch_data import normalized
 from cs231n.pytorch_device import best_device, memory_format, usable_device
 from cs231n.pytorch_files import load
 from cs231n.pytorch_resnet import build, scores_of
-from cs231n.utils import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,6 @@ def read_image(path):
     Any size and any kind of pixels: grey becomes colour, and what is transparent lies on white.  A photograph is turned
     as its camera says.  Raises OSError where the file cannot be read, ValueError where it is no whole image.
     """
-    from PIL import Image, ImageOps
-
     with open(path, "rb") as file:
         try:
             with warnings.catch_warnings():
@@ -80,8 +78,6 @@ def read_image(path):
 
 def _on_white(image):
     """image in 8 bits of red, green and blue, over white where it is transparent."""
-    from PIL import Image
-
     if image.mode.startswith("I"):  # 16 bits of grey, of which `convert` would cut off the upper 8
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
@@ -91,24 +87,19 @@ def _on_white(image):
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def main(argv):
-    """The command line of predict.  Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cs231n.pytorch_cifar10 predict", description="Classify image files by a checkpoint."
-    )
+def add_options(parser, argv):
+    """Give parser the options of predict."""
     parser.add_argument("checkpoint", help="best.pt of a run")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG or JPEG file of any size")
     parser.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the fastest here)")
     parser.add_argument("--top", type=int, metavar="N", help="classes to name, the surest first (default: all)")
-    args = parser.parse_args(argv)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    try:
-        if args.top is not None:
-            check_count("top", args.top, 1)
-        classifier = Classifier(args.checkpoint, args.device)
-    except (ValueError, OSError) as error:
-        logger.error("%s", error)
-        return 1
+
+
+def run(args):
+    """Write a line for each image.  Returns the exit status, 1 where an image cannot be read."""
+    if args.top is not None:
+        check_count("top", args.top, 1)
+    classifier = Classifier(args.checkpoint, args.device)
     failed = 0
     for path in args.images:
         try:
