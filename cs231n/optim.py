@@ -1,72 +1,64 @@
 """Update rules: each takes parameters w, the loss's gradient dw and a config, and returns the next w and the config.
 
-config holds the rule's settings and its state; what is absent takes its default, so that None will do for the first
-step.  State is updated in place, w and dw are not.  Large arrays are walked in blocks that fit into a core's cache, and
-what is computed on the way lies where the next w shall stand: an update makes a dozen passes over its numbers, and
-only the first of them then waits for memory.
+w and dw: float arrays of any one shape and dtype, which are not written to.  config: a dict of the rule's settings and
+its state; what is absent takes its default, so that None will do for the first step.  State has the shape and dtype of
+w, and is updated in place.  Raises ValueError for a w, dw and state of different shapes, and for a config key that the
+rule does not know.
 
-Raises ValueError for a w, dw and state of different shapes, and for a config key that the rule does not know.
+Each rule states its algorithm for one block of entries; `_in_blocks` applies it to all of them.
 """
-
-import math
 
 import numpy as np
 
-BLOCK = 1 << 15  # entries; the five float32 arrays of an Adam step then take 640 KiB
+BLOCK = 1 << 13  # entries; the arrays of an Adam step, intermediate results included, then fit into a core's cache
 
 
 def sgd(w, dw, config=None):
     """Stochastic gradient descent: w <- w - learning_rate * dw.
 
-    w and dw: any one shape.  config: learning_rate (1e-2).  Returns the next w and config.
+    config: learning_rate (1e-2).  Returns the next w and config.
     """
     config = _with_defaults(config, w, dw, learning_rate=1e-2)
     lr = float(config["learning_rate"])
-    next_w = np.empty_like(w, order="C")
-    for wi, dwi, out in _blocks(w, dw, next_w):
-        np.multiply(dwi, -lr, out=out)
-        out += wi
-    return next_w, config
+
+    def update(w, dw):
+        return w - lr * dw
+
+    return _in_blocks(update, w, dw), config
 
 
 def sgd_momentum(w, dw, config=None):
     """Gradient descent with momentum: v <- momentum * v - learning_rate * dw, w <- w + v.
 
-    w and dw: any one shape.  config: learning_rate (1e-2), momentum (0.9), velocity (v, from 0).
+    config: learning_rate (1e-2), momentum (0.9), velocity (v, from 0).
     Returns the next w and config.  Source: Sutskever et al., ICML 2013, equations 1 and 2.
     """
     config = _with_defaults(config, w, dw, learning_rate=1e-2, momentum=0.9, velocity=None)
     lr, momentum = float(config["learning_rate"]), float(config["momentum"])
-    next_w = np.empty_like(w, order="C")
-    for wi, dwi, v, out in _blocks(w, dw, config["velocity"], next_w):
-        v *= momentum
-        v -= np.multiply(dwi, lr, out=out)
-        np.add(wi, v, out=out)
-    return next_w, config
+
+    def update(w, dw, v):
+        v[:] = momentum * v - lr * dw
+        return w + v
+
+    return _in_blocks(update, w, dw, config["velocity"]), config
 
 
 def rmsprop(w, dw, config=None):
     """Divide each step by a running root mean square of its gradient.
 
     cache <- decay_rate * cache + (1 - decay_rate) * dw^2, w <- w - learning_rate * dw / (sqrt(cache) + epsilon).
-    w and dw: any one shape.  config: learning_rate (1e-2), decay_rate (0.99), epsilon (1e-8), cache (from 0).
+    config: learning_rate (1e-2), decay_rate (0.99), epsilon (1e-8), cache (from 0).
     Returns the next w and config.  Source: Tieleman and Hinton, Lecture 6.5 of Neural networks for machine learning,
     Coursera, 2012.
     """
     config = _with_defaults(config, w, dw, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8, cache=None)
     lr, decay, eps = float(config["learning_rate"]), float(config["decay_rate"]), float(config["epsilon"])
-    next_w = np.empty_like(w, order="C")
-    for wi, dwi, cache, out in _blocks(w, dw, config["cache"], next_w):
-        cache *= decay
-        np.multiply(dwi, dwi, out=out)
-        out *= 1 - decay
-        cache += out
-        np.sqrt(cache, out=out)
-        out += eps
-        np.divide(dwi, out, out=out)
-        out *= -lr
-        out += wi
-    return next_w, config
+
+    def update(w, dw, cache):
+        cache[:] = decay * cache + (1 - decay) * dw * dw
+        return w - lr * dw / (np.sqrt(cache) + eps)
+
+    return _in_blocks(update, w, dw, config["cache"]), config
 
 
 def adam(w, dw, config=None):
@@ -74,8 +66,7 @@ def adam(w, dw, config=None):
 
     t <- t + 1, m <- beta1 * m + (1 - beta1) * dw, v <- beta2 * v + (1 - beta2) * dw^2,
     w <- w - learning_rate * mhat / (sqrt(vhat) + epsilon), mhat = m / (1 - beta1^t), vhat = v / (1 - beta2^t).
-    The two corrections are numbers, and are taken out of the fraction: one pass less (the paper, end of section 2).
-    w and dw: any one shape.  config: learning_rate (1e-3), beta1 (0.9), beta2 (0.999), epsilon (1e-8); m, v, t (0).
+    config: learning_rate (1e-3), beta1 (0.9), beta2 (0.999), epsilon (1e-8); m, v, t (0).
     Returns the next w and config.  Source: Kingma and Ba, Adam, ICLR 2015, algorithm 1.
     """
     config = _with_defaults(
@@ -83,29 +74,22 @@ def adam(w, dw, config=None):
     )
     lr, eps = float(config["learning_rate"]), float(config["epsilon"])
     beta1, beta2 = float(config["beta1"]), float(config["beta2"])
-    config["t"] += 1
-    correct1, correct2 = 1 - beta1 ** config["t"], math.sqrt(1 - beta2 ** config["t"])
-    next_w = np.empty_like(w, order="C")
-    for wi, dwi, m, v, out in _blocks(w, dw, config["m"], config["v"], next_w):
-        m *= beta1
-        m += np.multiply(dwi, 1 - beta1, out=out)
-        v *= beta2
-        np.multiply(dwi, dwi, out=out)
-        out *= 1 - beta2
-        v += out
-        np.sqrt(v, out=out)
-        out += eps * correct2
-        np.divide(m, out, out=out)
-        out *= -lr * correct2 / correct1
-        out += wi
-    return next_w, config
+    t = config["t"] = config["t"] + 1
+
+    def update(w, dw, m, v):
+        m[:] = beta1 * m + (1 - beta1) * dw
+        v[:] = beta2 * v + (1 - beta2) * dw * dw
+        mhat, vhat = m / (1 - beta1**t), v / (1 - beta2**t)
+        return w - lr * mhat / (np.sqrt(vhat) + eps)
+
+    return _in_blocks(update, w, dw, config["m"], config["v"]), config
 
 
 RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
 
 
 def _with_defaults(config, w, dw, **defaults):
-    """Fill in what config lacks; a default of None stands for a state array of w's shape and dtype, from 0."""
+    """Fill in what config lacks; a default of None is for a state array of w's shape and dtype, from 0."""
     if w.shape != dw.shape:
         raise ValueError(f"dw: wanted the shape of w, {w.shape}, got {dw.shape}")
     config = {} if config is None else config
@@ -122,8 +106,14 @@ def _with_defaults(config, w, dw, **defaults):
     return config
 
 
-def _blocks(*arrays):
-    """Yield the arrays' entries, flattened, a block at a time."""
-    flat = [a.reshape(-1) for a in arrays]
-    for start in range(0, flat[0].size, BLOCK):
-        yield [a[start : start + BLOCK] for a in flat]
+def _in_blocks(update, w, dw, *states):
+    """The next w, by update(w, dw, *states), a block of entries at a time.
+
+    The arrays of a block fit into a core's cache: of update's passes over them, only the first waits for memory.
+    """
+    next_w = np.empty_like(w, order="C")
+    flat_next, *flat = (array.reshape(-1) for array in (next_w, w, dw, *states))
+    for start in range(0, w.size, BLOCK):
+        block = slice(start, start + BLOCK)
+        flat_next[block] = update(*(array[block] for array in flat))
+    return next_w
