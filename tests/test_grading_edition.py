@@ -18,9 +18,9 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from grading import cut_code, cut_notebooks, student
 from grading.exercises import Exercise, choose, read
 from grading.grade import grade, gradescope, main, table
+from grading.instructor import cut_code, cut_notebooks, student
 from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
@@ -356,5 +356,9 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
         "help", "install", "lab", "get-data", "test", "grade", "train", "clean",
     ]  # fmt: skip
+    assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
+        "__init__.py", "checks", "child.py", "drivers.py", "exercises.py", "exercises.toml", "expect.py", "grade.py",
+        "magic.py", "session.py", "stand_ins.py",
+    }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)
