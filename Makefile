@@ -51,15 +51,15 @@ grade: $(SET_UP) ## check the exercises and count the points: make grade GRADE_A
 	@$(VENV_PYTHON) -m grading.grade $(GRADE_ARGS)
 
 student: $(SET_UP) ## write the student edition, without solutions, and a zip of it, into dist/
-	@$(VENV_PYTHON) -m grading.student $(STUDENT_ARGS)
+	@$(VENV_PYTHON) -m grading.instructor.student $(STUDENT_ARGS)
 
 grade-submissions: $(SET_UP) ## grade a folder of submissions: make grade-submissions SUBMISSIONS=folder
-	@$(VENV_PYTHON) -m grading.submissions $(SUBMISSIONS) $(GRADE_ARGS)
+	@$(VENV_PYTHON) -m grading.instructor.submissions $(SUBMISSIONS) $(GRADE_ARGS)
 
 mutants: $(SET_UP) ## change the solutions in small ways, and see which changes the checks miss
 	@$(VENV_PYTHON) -c 'import cosmic_ray' 2>/dev/null || \
 	  $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cosmic-ray==8.7.0
-	@$(VENV_PYTHON) -m grading.mutants $(MUTANTS_ARGS)
+	@$(VENV_PYTHON) -m grading.instructor.mutants $(MUTANTS_ARGS)
 
 test-notebooks: $(SET_UP) ## get the data, and check every notebook against its outputs
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in

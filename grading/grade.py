@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from grading.exercises import choose, read
 from grading.expect import Wrong
@@ -147,8 +148,6 @@ def main(argv=None):
 
 
 def _with_progress(exercises):
-    from tqdm import tqdm
-
     return tqdm(exercises, unit="exercise", leave=False, disable=None)
 
 

@@ -18,9 +18,9 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from grading import cut_code, cut_notebooks, student
 from grading.exercises import Exercise, choose, read
 from grading.grade import grade, gradescope, main, table
+from grading.instructor import cut_code, cut_notebooks, student
 from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
@@ -193,8 +193,9 @@ def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     )
     python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
     cells = [
-        nbformat.v4.new_markdown_cell(source, id="a", metadata={"tags": ["derivation"]}),
-        nbformat.v4.new_markdown_cell("## 1.1 A section\n\n**One operation a line.** So:", id="b"),
+        nbformat.v4.new_markdown_cell(source, id="a", metadata={"tags": ["derivation", "question"]}),
+        nbformat.v4.new_markdown_cell("## 1.1 A section\n\n1. A step.\n\n*Question 2.* What?", id="b"),
+        nbformat.v4.new_markdown_cell("This announces the code:", id="words", metadata={"tags": ["solution"]}),
         nbformat.v4.new_code_cell("a = 1", id="c", metadata={"tags": ["solution"], "student": "a = yours"}),
         nbformat.v4.new_code_cell("b = 2", id="d", metadata={"tags": ["solution"]}),
     ]
@@ -204,11 +205,20 @@ def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     assert sources["a"].split("\n\n")[1:] == [
         "*Your derivation:*", "So it is.", "*Question 1.* Why?", "*Your answer:*",
     ]  # fmt: skip
-    assert sources["b"] == "## 1.1 A section"
+    assert sources["b"] == cells[1].source  # it has no tag
     assert sources["c"] == "a = yours"
-    assert "d" not in sources
+    assert {"words", "d"}.isdisjoint(sources)
     assert sources["grade-1-1"] == "%grade 1.1"
     assert "(2 points)" in sources["exercise-1-1"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "lacks"), [("derivation", "no numbered step"), ("question", r"no paragraph .* \*Question")]
+)
+def test_a_tag_without_what_it_is_about_is_refused(tag, lacks):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Prose.", metadata={"tags": [tag]})])
+    with pytest.raises(ValueError, match=lacks):
+        cut_notebooks.cut(notebook, [])
 
 
 def test_an_exercise_without_a_place_in_its_notebook_is_refused():
@@ -346,5 +356,9 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
         "help", "install", "lab", "get-data", "test", "grade", "train", "clean",
     ]  # fmt: skip
+    assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
+        "__init__.py", "checks", "child.py", "drivers.py", "exercises.py", "exercises.toml", "expect.py", "grade.py",
+        "magic.py", "session.py", "stand_ins.py",
+    }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)

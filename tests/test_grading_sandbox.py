@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from grading import sandbox
 from grading.exercises import read
+from grading.instructor import sandbox
 from grading.session import ENVIRONMENT, Failed, Session, Solution
 
 ROOT = Path(__file__).parent.parent

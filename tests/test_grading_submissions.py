@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from grading import sandbox, submissions
 from grading.checks import notebook_01
-from grading.cut_code import solution
 from grading.exercises import read
 from grading.expect import expect
 from grading.grade import grade as grade_tree
-from grading.handed_in import read_submissions
+from grading.instructor import sandbox, submissions
+from grading.instructor.cut_code import solution
+from grading.instructor.handed_in import read_submissions
+from grading.instructor.submissions import grade_submissions, write_references
 from grading.session import Failed, Session
-from grading.submissions import grade_submissions, write_references
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()

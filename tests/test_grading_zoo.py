@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from grading import cut_code
 from grading.exercises import read
 from grading.grade import grade
+from grading.instructor import cut_code
 from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
@@ -99,7 +99,7 @@ def test_the_zoo_holds_every_part_of_every_exercise():
 
 
 def test_each_mutant_that_is_explained_changes_a_line_of_the_reference():
-    explained = tomllib.loads((ROOT / "grading/mutants.toml").read_text())["same"]
+    explained = tomllib.loads((ROOT / "grading/instructor/mutants.toml").read_text())["same"]
     assert explained
     for entry in explained:
         module = REFERENCE[entry["function"].split(".")[0]]

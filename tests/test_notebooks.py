@@ -55,6 +55,14 @@ def test_a_cell_whose_output_is_ignored_still_checks_something(notebook):
             assert any(check in source for check in checks) or "get_cifar10_data()" in source or ".train()" in source
 
 
+def test_each_tag_is_known_and_each_question_is_tagged(notebook):
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        assert set(tags) <= {"solution", "derivation", "question", "nbval-ignore-output"}
+        paragraphs = "".join(cell["source"]).split("\n\n") if cell["cell_type"] == "markdown" else []
+        assert ("question" in tags) == any(paragraph.startswith("*Question ") for paragraph in paragraphs)
+
+
 def test_each_picture_says_where_it_was_drawn_from(notebook):
     """The committed pictures are of the real CIFAR-10: the stand-in would have named itself."""
     printed = "".join(

@@ -16,12 +16,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from grading import cut_code
+from cosmic_ray.mutating import mutate_code  # `make mutants` installs it
+from cosmic_ray.plugins import get_operator, operator_names
+from tqdm import tqdm
+
 from grading.exercises import choose, read
 from grading.grade import grade
+from grading.instructor import cut_code
 from grading.session import Session
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXPLAINED = Path(__file__).with_name("mutants.toml")
 LEFT_OUT = ("BitOr", "BitAnd", "BitXor", "LShift", "RShift", "no-op")
 
@@ -94,9 +98,6 @@ def _tree(code):
 
 def _changes(code):
     """The code with each of the changes."""
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator, operator_names
-
     for name in sorted(operator_names()):
         if not any(word in name for word in LEFT_OUT) and not get_operator(name).arguments():
             occurrence = 0
@@ -129,7 +130,7 @@ def _killed(mutant):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m grading.mutants", description=__doc__.split(":")[0])
+    parser = argparse.ArgumentParser(prog="python -m grading.instructor.mutants", description=__doc__.split(":")[0])
     parser.add_argument("exercise", nargs="*", help="such as 2.3, or a notebook, 1 to 5; all without one")
     parser.add_argument("--sample", type=float, default=1.0, help="the share of the mutants to run (default: 1, all)")
     parser.add_argument("--seed", type=int, default=0, help="what the sample is drawn by")
@@ -155,8 +156,6 @@ def main(argv=None):
 
 def _survivors(found, jobs):
     """The mutants that no exercise notices."""
-    from tqdm import tqdm
-
     with ProcessPoolExecutor(jobs) as pool:
         killed = list(tqdm(pool.map(_killed, found), total=len(found), unit="mutant", disable=None))
     return [mutant for mutant, dead in zip(found, killed, strict=True) if not dead]

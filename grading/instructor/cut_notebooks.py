@@ -1,8 +1,12 @@
-"""Cut the solutions out of notebooks, and put the exercises in.
+"""Cut the solutions out of notebooks and insert the exercises.
 
-A cell with the tag `solution` goes, and with it the last paragraph before it, where that only announces it.  What its
-metadata have as `student` takes its place.  A cell with the tag `derivation` keeps what it says, but for its numbered
-steps.  Under each question there is room for an answer.  Outputs and tags go too.
+The cells' tags say what to do:
+
+    solution    the cell is left out, or replaced by the code that its metadata hold as `student`
+    derivation  the numbered steps (paragraphs that start with "1. ") are left out
+    question    below each question (a paragraph that starts with "*Question") there is room for an answer
+
+The edition has no outputs and no tags.
 """
 
 import re
@@ -11,7 +15,6 @@ import nbformat
 from nbconvert.preprocessors import ClearOutputPreprocessor
 
 DERIVATION, ANSWER = "*Your derivation:*", "*Your answer:*"
-ANNOUNCEMENTS = ("**Break it", "**One operation a line", "All three in one walk", "What is left is the way")
 SET_UP = "%load_ext autoreload\n%autoreload 2\n%load_ext grading"
 SET_UP_WORDS = """\
 This is the student edition. What is yours to write stands in `cs231n/`, one function or two at a time; an open one
@@ -20,25 +23,27 @@ Then `%grade` checks what you wrote."""
 
 
 def cut(notebook, exercises):
-    """A notebook of the edition, from one of the reference.  exercises: those of this notebook, in order."""
+    """A notebook of the edition, from one of the reference.  exercises: those of this notebook, in order.
+
+    Raises ValueError where an exercise has no place, and where a tagged cell lacks what its tag is about.
+    """
     notebook = nbformat.from_dict(notebook)
     insertions = _insertions(notebook, exercises)
-    cells, last = [], None
+    cells = []
     for i, cell in enumerate(notebook.cells):
-        if "solution" in _tags(cell):
-            _drop_announcement(last)
-            if "student" in cell.metadata:
-                cells.append(_cell("code", cell.id, cell.metadata.student))
-        else:
-            if cell.cell_type == "markdown":
-                cell.source = _open_questions(
-                    _without_steps(cell.source) if "derivation" in _tags(cell) else cell.source
-                )
-            cells.append(last := cell)
+        tags = cell.metadata.get("tags", [])
+        if "derivation" in tags:
+            cell.source = _without_steps(cell)
+        if "question" in tags:
+            cell.source = _with_room_for_answers(cell)
+        if "solution" not in tags:
+            cells.append(cell)
+        elif "student" in cell.metadata:
+            cells.append(_cell("code", cell.id, cell.metadata.student))
         cells += insertions.get(i, [])
     for cell in cells:
         cell.metadata = {}
-    notebook.cells = [cell for cell in cells if cell.source]
+    notebook.cells = cells
     notebook.metadata = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
     notebook, _ = ClearOutputPreprocessor(enabled=True).preprocess(notebook, {})
     nbformat.validate(notebook)
@@ -86,33 +91,25 @@ def _cell(kind, name, source):
     return cell
 
 
-def _tags(cell):
-    return cell.metadata.get("tags", [])
-
-
-def _drop_announcement(cell):
-    """Take the last paragraph of a cell away, if all that it does is to announce the code that goes."""
-    text, _, last = cell.source.rpartition("\n\n")
-    if last.startswith(ANNOUNCEMENTS):
-        cell.source = text
-
-
-def _without_steps(source):
-    """Markdown without its numbered steps, and room for the learner's in place of the first ones."""
+def _without_steps(cell):
+    """The cell's Markdown with room for the learner's derivation in place of each run of numbered steps."""
     blocks = []
-    for block in source.split("\n\n"):
-        step = re.match(r"\d+\. ", block)
-        if not step:
+    for block in cell.source.split("\n\n"):
+        if not re.match(r"\d+\. ", block):
             blocks.append(block)
         elif not blocks or blocks[-1] != DERIVATION:
             blocks.append(DERIVATION)
+    if DERIVATION not in blocks:
+        raise ValueError(f"{cell.id} has the tag derivation, but no numbered step")
     return "\n\n".join(blocks)
 
 
-def _open_questions(source):
-    """Markdown with room for an answer under each question, and without the answers that stand there."""
+def _with_room_for_answers(cell):
+    """The cell's Markdown with room for an answer below each question, and without any answer that is there already."""
     blocks = []
-    for block in source.split("\n\n"):
-        if not block.startswith("*Your answer:*"):
+    for block in cell.source.split("\n\n"):
+        if not block.startswith(ANSWER):
             blocks += [block, ANSWER] if block.startswith("*Question ") else [block]
+    if ANSWER not in blocks:
+        raise ValueError(f"{cell.id} has the tag question, but no paragraph that starts with *Question")
     return "\n\n".join(blocks)

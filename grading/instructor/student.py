@@ -1,4 +1,4 @@
-"""Write the student edition, without solutions, and a zip of it: `make student`, or `python -m grading.student`."""
+"""Write the student edition, which has no solutions, and a zip of it: `make student`."""
 
 import argparse
 import ast
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import nbformat
 
-from grading import cut_code, cut_notebooks
 from grading.exercises import read
+from grading.instructor import cut_code, cut_notebooks
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COPIED = (
     *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "stand_ins")),
@@ -36,7 +36,7 @@ def write(out, root=ROOT):
 
     Raises ValueError, and leaves out as it is, for a solution that is left, and where out holds anything else.
     """
-    earlier = (out / "grading/exercises.toml").exists() and not (out / "grading/student.py").exists()
+    earlier = (out / "grading/exercises.toml").exists() and not (out / "grading/instructor").exists()
     if out.exists() and any(out.iterdir()) and not earlier:
         raise ValueError(f"{out}: wanted a new or an empty folder, or that of an earlier edition")
     with tempfile.TemporaryDirectory(dir=_made(out.resolve().parent), prefix=f"{out.name}-") as beside:
@@ -57,9 +57,10 @@ def _write(out, root):
     for pattern in COPIED:
         for file in sorted(root.glob(pattern)):
             _put(out / file.relative_to(root), file.read_text(encoding="utf-8"))
-    for file in sorted((root / "grading/edition").rglob("*")):
+    edition = root / "grading/instructor/edition"
+    for file in sorted(edition.rglob("*")):
         if file.suffix in (".md", ".py"):
-            _put(out / file.relative_to(root / "grading/edition"), file.read_text(encoding="utf-8"))
+            _put(out / file.relative_to(edition), file.read_text(encoding="utf-8"))
 
     notebooks = {file.name: nbformat.read(file, 4) for file in sorted((root / "notebooks").glob("*.ipynb"))}
     for number, (name, notebook) in enumerate(notebooks.items(), start=1):
@@ -71,7 +72,7 @@ def _write(out, root):
     for module, text in cut_code.cut(reference, exercises.values(), given, readers).items():
         _put(out / f"cs231n/{module}.py", text)
     makefile = (root / "Makefile").read_text(encoding="utf-8")
-    _put(out / "Makefile", _makefile(makefile, (root / "grading/edition/test.mk").read_text(encoding="utf-8")))
+    _put(out / "Makefile", _makefile(makefile, (edition / "test.mk").read_text(encoding="utf-8")))
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     _put(
         out / "pyproject.toml",
@@ -177,7 +178,7 @@ def zip_folder(folder, file):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m grading.student", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m grading.instructor.student", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "dist/student", help="the folder (default: dist/student)")
     out = parser.parse_args(argv).out.resolve()
     zipped = out.with_name(f"{out.name}.zip")

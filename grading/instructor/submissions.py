@@ -1,8 +1,8 @@
-"""Grade a folder of submissions: `make grade-submissions`, or `python -m grading.submissions FOLDER --out DIR`.
+"""Grade a folder of submissions: `make grade-submissions SUBMISSIONS=FOLDER`.
 
 A submission is a folder or a .zip, named as its student, with cs231n/ somewhere in it.  Of its modules those count
 that hold exercises, or that are the learner's own; the rest is the reference's, cut.  Each exercise is graded by the
-checks here, on arrays from a fresh seed, against a process that `grading.sandbox` holds.
+checks here, on arrays from a fresh seed, against a process that `grading.instructor.sandbox` holds.
 """
 
 import argparse
@@ -18,11 +18,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from grading import cut_code, sandbox
+from tqdm import tqdm
+
 from grading.exercises import choose, read
 from grading.grade import HERE, Result, grade
-from grading.handed_in import read_submissions
-from grading.reports import earlier_tests, write_csv, write_report
+from grading.instructor import cut_code, sandbox
+from grading.instructor.handed_in import read_submissions
+from grading.instructor.reports import earlier_tests, write_csv, write_report
 from grading.session import ENVIRONMENT, Session
 
 # --- the reference, cut ---
@@ -112,8 +114,6 @@ def grade_submissions(folder, out, exercises, seed, jobs=1, seconds=60, memory=2
     and memory, in bytes: of an exercise.  Returns the names of files that are no submissions, and a dict of those that
     have no report, since the grader itself failed, and why.
     """
-    from tqdm import tqdm
-
     submissions, others = read_submissions(folder, out)
     out.mkdir(parents=True, exist_ok=True)
     todo = [s for s in submissions if again or not earlier_tests(out, s, exercises)]
@@ -159,7 +159,9 @@ def _failed(exercise, hint):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m grading.submissions", description="Grade a folder of submissions.")
+    parser = argparse.ArgumentParser(
+        prog="python -m grading.instructor.submissions", description="Grade a folder of submissions."
+    )
     parser.add_argument("folder", type=Path, help="holds a folder or a .zip for each student, named as the student")
     parser.add_argument("--out", type=Path, help="where the reports go (default: beside the folder, FOLDER-grades)")
     parser.add_argument("--exercises", nargs="+", default=[], metavar="2.3", help="or notebooks, 1 to 5 (default: all)")

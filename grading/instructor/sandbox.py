@@ -1,4 +1,4 @@
-"""Run `child.py` where a learner's code can do no harm: `python -I -S grading/sandbox.py SETTINGS`, as `command` says.
+"""Run `child.py` where a learner's code can do no harm: `python -I -S sandbox.py SETTINGS`; `command` says how.
 
 Its process reads what it needs and writes nothing, starts no process and no thread, reaches no network and no other
 process, and takes no more time and memory than it may.  Landlock and seccomp of Linux see to it, for root too; where
@@ -20,7 +20,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
+GRADING = Path(__file__).parents[1]  # holds child.py and drivers.py
 PACKAGES = ("numpy", "numpy.libs", "threadpoolctl", "tqdm", "filelock")  # all that the NumPy core imports
 BESIDE_TORCH = ("cs231n", "__editable__", "scipy", "torchvision")  # beginnings of what a PyTorch exercise must not see
 READ_FILE, READ_FOLDER, WRITE_FILE = 4, 8, 2  # rights of Landlock
@@ -51,7 +51,7 @@ def command(exercise, folders, seconds, memory):
         "seconds": 2 * int(seconds) + 5,  # of the processor: the clock's limit, which the grader keeps, comes first
         "memory": memory,
     }
-    return [sys.executable, "-I", "-S", str(HERE / "sandbox.py"), json.dumps(settings)]
+    return [sys.executable, "-I", "-S", __file__, json.dumps(settings)]
 
 
 def _readable(sites, torch):
@@ -60,7 +60,7 @@ def _readable(sites, torch):
         yield from (path for path in Path(folder).iterdir() if path.name not in ("site-packages", "dist-packages"))
     for folder in map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", f"{sys.base_prefix}/lib")):
         yield from (path for path in folder.glob("*") if ".so" in path.name or "-linux-" in path.name)
-    yield from (HERE / "drivers.py", "/etc/ld.so.cache", "/dev/urandom")
+    yield from (GRADING / "drivers.py", "/etc/ld.so.cache", "/dev/urandom")
     yield from ("/proc/self/maps", "/proc/cpuinfo", "/sys/devices/system/cpu")
     for name in PACKAGES:
         yield from (Path(sites[0], name), Path(sites[0], f"{name}.py"))
@@ -172,8 +172,8 @@ class ImportGuard(importlib.abc.MetaPathFinder):
 
 
 def _child():
-    """The module `child.py`, from beside this file."""
-    spec = importlib.util.spec_from_file_location("child", HERE / "child.py")
+    """The module `child.py`, loaded by its path, since the package grading is not on sys.path here."""
+    spec = importlib.util.spec_from_file_location("child", GRADING / "child.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["child"] = module  # dataclasses look there
     spec.loader.exec_module(module)
