@@ -1,9 +1,9 @@
 """Batch norm, with two derivations of its backward pass, and layer, spatial batch and group norm.
 
 All standardize x to mean 0 and variance 1, then scale by gamma and shift by beta.  They differ in what they average
-over.  Of x (N, D), batch norm averages over the N examples, layer norm over the D features of an example.  Of images x
-(N, C, H, W), spatial batch norm averages each channel over examples and pixels, group norm each example over the pixels
-of a group of channels.
+over.  For x (N, D), batch norm averages over the N examples, layer norm over the D features of an example.  For images
+x (N, C, H, W), spatial batch norm averages each channel over examples and pixels; group norm averages each example over
+the pixels of a group of channels.  Arrays are float32 or float64, and results have the dtype of the input.
 """
 
 import numpy as np
@@ -14,16 +14,16 @@ from cs231n.arguments import check_keys
 def batchnorm_forward(x, gamma, beta, bn_param):
     """Standardize each feature over the batch: xhat = (x - mu) / sqrt(var + eps), out = gamma * xhat + beta.
 
-    x (N, D).  gamma (D,): scales.  beta (D,): shifts.  mu and var (D,) are the mean and the (biased) variance of the
-    batch in training, and their running averages at test time.
-    bn_param holds
+    x (N, D) float.  gamma (D,) float: scales.  beta (D,) float: shifts.  mu and var (D,) are the mean and the (biased)
+    variance of the batch in training, and their running averages at test time.
+    bn_param is a dict of
       mode: "train" or "test".
       eps >= 0: added to the variance, so that a constant feature does not divide by zero (1e-5 if absent).
       momentum, 0 to 1: how much the averages keep, running = momentum * running + (1 - momentum) * batch (0.9 if
       absent).  torch calls 1 - momentum the momentum, and averages the unbiased variance, N / (N - 1) times as large.
-      running_mean, running_var (D,): read in test mode, updated in train mode (from 0 if absent).
-    Returns out (N, D) and the cache for `batchnorm_backward` and `batchnorm_backward_alt`.
-    Raises ValueError where shapes or bn_param do not fit.
+      running_mean, running_var (D,) float: read in test mode, updated in train mode (from 0 if absent).
+    Returns out (N, D), of x's dtype, and the cache for `batchnorm_backward` and `batchnorm_backward_alt`.
+    Raises ValueError if shapes or bn_param do not fit.
     Source: Ioffe and Szegedy, Batch normalization, ICML 2015, algorithm 1.
     """
     _check_shapes(x, gamma, beta)
@@ -54,7 +54,8 @@ def batchnorm_backward(dout, cache):
     """Gradients of `batchnorm_forward`, by walking its computational graph backwards, one operation a line.
 
     The graph: mu = mean(x), xc = x - mu, var = mean(xc^2), std = sqrt(var + eps), inv = 1 / std, xhat = xc * inv.
-    dout (N, D).  Returns dx (N, D), dgamma (D,), dbeta (D,).  In test mode mu and var are constants.
+    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of dout's dtype.  In test mode mu and var are
+    constants.
     """
     xhat, gamma, std, mode = cache
     N = len(dout)
@@ -79,9 +80,9 @@ def batchnorm_backward_alt(dout, cache):
     """The same gradients in closed form.
 
     dx = (N dxhat - sum dxhat - xhat * sum(dxhat * xhat)) / (N std), where dxhat = gamma * dout and the sums run over
-    the batch.  gamma is the same for the whole batch, so that it comes out of the sums, and they are dbeta and dgamma.
-    As one expression it is hardly faster than the graph: each new (N, D) array costs.  Here dx is the only one.
-    dout (N, D).  Returns dx (N, D), dgamma (D,), dbeta (D,).
+    the batch.  gamma is the same for the whole batch and can be taken out of the sums, which are then dbeta and dgamma.
+    The lines below work in place: dx is the only new (N, D) array.
+    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of dout's dtype.
     """
     xhat, gamma, std, mode = cache
     N = len(dout)
@@ -99,10 +100,11 @@ def batchnorm_backward_alt(dout, cache):
 def layernorm_forward(x, gamma, beta, ln_param):
     """Standardize each example over its features: xhat = (x - mu) / sqrt(var + eps), out = gamma * xhat + beta.
 
-    x (N, D).  gamma (D,): scales.  beta (D,): shifts.  mu and var (N, 1): the mean and the (biased) variance of each
-    example, in training and at test time alike.
-    ln_param holds eps (1e-5 if absent).  A mode may stand there too; it changes nothing.
-    Returns out (N, D) and the cache for `layernorm_backward`.  Raises ValueError where shapes or ln_param do not fit.
+    x (N, D) float.  gamma (D,) float: scales.  beta (D,) float: shifts.  mu and var (N, 1): the mean and the (biased)
+    variance of each example, in training and at test time alike.
+    ln_param is a dict of eps (1e-5 if absent).  It may also have a mode, which has no effect.
+    Returns out (N, D), of x's dtype, and the cache for `layernorm_backward`.
+    Raises ValueError if shapes or ln_param do not fit.
     Source: Ba, Kiros and Hinton, Layer normalization, 2016, section 3.
     """
     _check_shapes(x, gamma, beta)
@@ -117,7 +119,7 @@ def layernorm_backward(dout, cache):
     """Gradients of `layernorm_forward`: the closed form of batch norm, with the means over the features.
 
     dx = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / std, where dxhat = gamma * dout.
-    dout (N, D).  Returns dx (N, D), dgamma (D,), dbeta (D,).
+    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of dout's dtype.
     """
     xhat, gamma, std = cache
     dbeta = dout.sum(axis=0)
@@ -128,9 +130,9 @@ def layernorm_backward(dout, cache):
 def spatial_batchnorm_forward(x, gamma, beta, bn_param):
     """Batch norm of images: each channel is a feature, and each pixel of each image is one of its examples.
 
-    x (N, C, H, W).  gamma, beta (C,).  bn_param: as in `batchnorm_forward`, with D = C.
-    Returns out (N, C, H, W) and the cache for `spatial_batchnorm_backward`.
-    Raises ValueError where shapes or bn_param do not fit.
+    x (N, C, H, W) float.  gamma, beta (C,) float.  bn_param: as in `batchnorm_forward`, with D = C.
+    Returns out (N, C, H, W), of x's dtype, and the cache for `spatial_batchnorm_backward`.
+    Raises ValueError if shapes or bn_param do not fit.
     Source: Ioffe and Szegedy, Batch normalization, ICML 2015, section 3.2.
     """
     _check_images(x, gamma, beta, [x.shape[1:2]])
@@ -139,16 +141,16 @@ def spatial_batchnorm_forward(x, gamma, beta, bn_param):
 
 
 def spatial_batchnorm_backward(dout, cache):
-    """Gradients of `spatial_batchnorm_forward`: those of `batchnorm_forward`, with pixels for examples.
+    """Gradients of `spatial_batchnorm_forward`: those of `batchnorm_forward`, with pixels as examples.
 
-    dout (N, C, H, W).  Returns dx (N, C, H, W), dgamma (C,), dbeta (C,).
+    dout (N, C, H, W) float.  Returns dx (N, C, H, W), dgamma (C,), dbeta (C,), of dout's dtype.
     """
     dx, dgamma, dbeta = batchnorm_backward_alt(_pixels(dout), cache)
     return _images(dx, dout.shape), dgamma, dbeta
 
 
 def _pixels(x):
-    """Images (N, C, H, W) as examples (N * H * W, C).  Each channel lies in one piece in memory, so sums are fast."""
+    """Images (N, C, H, W) as examples (N * H * W, C), with each channel contiguous in memory."""
     return x.swapaxes(0, 1).reshape(x.shape[1], -1).T
 
 
@@ -161,12 +163,12 @@ def _images(x, shape):
 def spatial_groupnorm_forward(x, gamma, beta, G, gn_param):
     """Standardize each group of channels of each example: xhat = (x - mu) / sqrt(var + eps), out = gamma * xhat + beta.
 
-    x (N, C, H, W).  G: the number of groups, C / G neighbouring channels each.  gamma, beta: (C,) or (1, C, 1, 1).  mu
-    and var (N * G, 1): the mean and the (biased) variance of each group, in training and at test time alike.
-    gn_param holds eps (1e-5 if absent).  A mode may stand there too; it changes nothing.
-    G = 1 is layer norm over (C, H, W), but for gamma and beta, which are here one a channel; G = C is instance norm.
-    Returns out (N, C, H, W) and the cache for `spatial_groupnorm_backward`.
-    Raises ValueError where shapes or gn_param do not fit, or G does not divide C.
+    x (N, C, H, W) float.  gamma, beta (C,) or (1, C, 1, 1) float.  G: the number of groups, each of C / G neighbouring
+    channels.  mu and var (N * G, 1): the mean and the (biased) variance of each group, in training and at test time.
+    gn_param is a dict of eps (1e-5 if absent).  It may also have a mode, which has no effect.
+    G = 1 is layer norm over (C, H, W), except that gamma and beta are one a channel; G = C is instance norm.
+    Returns out (N, C, H, W), of x's dtype, and the cache for `spatial_groupnorm_backward`.
+    Raises ValueError if shapes or gn_param do not fit, or G does not divide C.
     Source: Wu and He, Group normalization, ECCV 2018, section 3, equations 1, 2, 6 and 7.
     """
     C = x.shape[1] if x.ndim == 4 else 0
@@ -184,7 +186,8 @@ def spatial_groupnorm_forward(x, gamma, beta, G, gn_param):
 def spatial_groupnorm_backward(dout, cache):
     """Gradients of `spatial_groupnorm_forward`: the closed form of layer norm, with the means over each group.
 
-    dout (N, C, H, W).  Returns dx (N, C, H, W), and dgamma and dbeta in the shapes of gamma and beta.
+    dout (N, C, H, W) float.  Returns dx (N, C, H, W), and dgamma and dbeta in the shapes of gamma and beta, all of
+    dout's dtype.
     """
     xhat, gamma, std = cache
     dbeta = dout.sum(axis=(0, 2, 3)).reshape(gamma.shape)
@@ -195,10 +198,10 @@ def spatial_groupnorm_backward(dout, cache):
 
 
 def _standardize(x, eps, axis):
-    """Return xhat = (x - mu) / std, mu, var and std = sqrt(var + eps), the last three 1 long along the axis.
+    """Return xhat = (x - mu) / std, mu, var and std = sqrt(var + eps), the last three of length 1 along the axis.
 
-    The first entries along the axis are subtracted before anything is summed: the mean of what is left is small, so a
-    mean of 1e4 costs no digits in float32.
+    The first entries along the axis are subtracted before anything is summed.  The mean of the rest is small, so a mean
+    of 1e4 costs no digits in float32.
     """
     shift = x[:1] if axis == 0 else x[:, :1]
     xhat = x - shift
@@ -220,7 +223,7 @@ def _standardize_backward(dxhat, xhat, std):
 
 
 def _mean_product(a, b, axis):
-    """mean(a * b) along the axis, 1 long there.  einsum adds the products up and writes none to memory."""
+    """mean(a * b) along the axis, of length 1 there.  einsum adds the products without storing them."""
     total = np.einsum("nd,nd->d", a, b)[None] if axis == 0 else np.einsum("nd,nd->n", a, b)[:, None]
     return total / a.shape[axis]
 

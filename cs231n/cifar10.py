@@ -55,7 +55,7 @@ MIRRORS = (
 )
 
 PATIENCE = 8.0  # seconds that a host may be silent
-SLOW = 200e3  # bytes a second; a slower mirror is left for the next one, in the first round
+SLOW = 200e3  # bytes per second; in the first round, a slower mirror is left for the next one
 RETRY_AFTER = 3600.0  # seconds after a failed download before `retry=False` tries again
 CHUNK = 1 << 18  # bytes
 LARGEST_FILE = 1 << 26  # bytes; the largest that belongs here has 31 million
@@ -109,7 +109,7 @@ def fetch_cifar10(folder=None, retry=True):
     It looks where `find_cifar10` does.
 
     retry: False does not ask the same hosts again within an hour of a failure.
-    Raises DownloadError where the data cannot be had or kept, within seconds if no host answers.
+    Raises DownloadError if the data cannot be downloaded or written, within seconds if no host answers.
     """
     from filelock import FileLock  # here: 35 ms of start-up, and most calls find the data
 
@@ -131,7 +131,7 @@ def fetch_cifar10(folder=None, retry=True):
     except (DownloadError, OSError) as error:
         where = "CS231N_CIFAR10_URL" if given else f"its {len(sources)} hosts"
         message = f"CIFAR-10 could not be downloaded from {where} to {folder}: {_full_disk(error, folder) or error}"
-        message += ". Once this is mended, `make get-data` goes on; or put a copy of cifar-10-batches-py there, or set"
+        message += ". Once that is fixed, `make get-data` continues; or put a copy of cifar-10-batches-py there, or set"
         message += " CS231N_CIFAR10_URL to an archive of it."
         _note_failure(failure, sources, message)
         raise DownloadError(message) from error
@@ -160,10 +160,10 @@ def _read_batch(path):
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Reads what the batches hold, dicts, lists, numbers, strings and one array, and runs nothing.
+    """Reads what the batches hold (dicts, lists, numbers, strings and one array) and runs nothing.
 
-    A pickle names functions to call.  The three that rebuild an array are replaced by a class that only keeps what it
-    is given; every other name is refused.
+    A pickle names functions to call.  The three that rebuild an array are replaced by a class that only keeps its
+    arguments; every other name is refused.
     """
 
     def find_class(self, module, name):
@@ -217,7 +217,7 @@ def _obtain(sources, folder):
 
 
 def _summary(faults):
-    """Each fault once, behind the hosts that have it."""
+    """Each fault once, after the names of the hosts that have it."""
     hosts = {}
     for url, fault in faults.items():
         reason = fault if isinstance(fault, HTTPError) else getattr(fault, "reason", fault)  # out of a URLError
@@ -226,7 +226,7 @@ def _summary(faults):
 
 
 def _obtain_from(url, part, slowest):
-    """Download what `part` lacks and unpack it.  If it was begun elsewhere and is damaged, start once more without."""
+    """Download the rest of `part` and unpack it.  If another host began it and it is damaged, start over once."""
     begun = part.exists()
     try:
         _download(url, part, slowest)
@@ -241,18 +241,18 @@ def _obtain_from(url, part, slowest):
 
 
 def _download(url, part, slowest):
-    """Append to the file `part` what it lacks of url.  Raises OSError where connection or disk do not hold."""
+    """Append the rest of url to the file `part`.  Raises OSError if the connection or the disk fails."""
     from tqdm.auto import tqdm  # here: 60 ms of start-up
 
     have = _size(part)
     try:
         response = _request(url, f"{have}-")
     except HTTPError as error:
-        if have and error.code == 416:  # nothing is left to send
+        if have and error.code == 416:  # the part is complete
             return
         raise
     with response, open(part, "ab") as file:
-        if have and response.status != 206:  # a host without Range sends all of it again
+        if have and response.status != 206:  # a host that ignores Range sends everything again
             file.truncate(have := 0)
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
@@ -277,9 +277,9 @@ def _request(url, byte_range):
 
 
 def _unpack(archive, folder):
-    """Take the files of CIFAR-10 out of an archive, by name, and put them in place once each is verified.
+    """Extract the files of CIFAR-10 from an archive, by name, and move them into place once each is verified.
 
-    Nothing else is taken out, and no name in the archive becomes a path.  Raises DamagedArchive.
+    Nothing else is extracted, and no name in the archive becomes a path.  Raises DamagedArchive.
     """
     beside, place = folder / f"{FOLDER}.unpacking", folder / FOLDER
     shutil.rmtree(beside, ignore_errors=True)
@@ -312,7 +312,7 @@ def _members(archive):
 
 
 def _answering(urls):
-    """Ask all urls at once for a byte.  Returns those that send it in time, and for each of the others why not."""
+    """Ask all urls for one byte, at the same time.  Returns those that answer in time, and the others' faults."""
     faults = {}
 
     def ask(url):
@@ -335,7 +335,7 @@ def _answering(urls):
 
 
 def _local_path(source):
-    """The path that a source names, if it is on this machine; else None.  Raises DownloadError if nothing is there."""
+    """The path that a source names, if it is a local one; else None.  Raises DownloadError if there is no such file."""
     url = urlsplit(source)
     if url.scheme in ("http", "https", "ftp"):
         return None
@@ -350,7 +350,7 @@ def _size(path):
 
 
 def _full_disk(error, folder):
-    """What to say of an error that is due to a full disk, or None."""
+    """What to say about an error if a full disk caused it; else None."""
     if getattr(error, "errno", None) in FULL_DISK:
         return f"the disk of {folder} is full; the download and its unpacking take 360 MB"
     return None
@@ -374,10 +374,10 @@ def _raise_late_failure(path, sources):
 
 
 def main(argv=None):
-    """The command line.  Returns 0 where the data is there in the end, 1 where it is not."""
-    parser = argparse.ArgumentParser(prog="python -m cs231n.cifar10", description="Fetch CIFAR-10 and verify it.")
+    """The command line.  Returns the exit status: 0 if the data is there in the end, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m cs231n.cifar10", description="Download CIFAR-10 and verify it.")
     parser.add_argument("--data-dir", help="the folder that holds it, or will (default: CS231N_DATA_DIR, or data/)")
-    parser.add_argument("--or-stand-in", action="store_true", help="where it cannot be had, draw the stand-in Shapes10")
+    parser.add_argument("--or-stand-in", action="store_true", help="if that fails, draw the stand-in Shapes10")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:

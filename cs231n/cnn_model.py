@@ -35,14 +35,15 @@ class ThreeLayerConvNet(SoftmaxNet):
 
     input_dim: (C, H, W) of an image.  num_filters: F.  filter_size: K, height and width of a filter; with stride 1 and
     (K - 1) // 2 pixels of padding, an odd K keeps the image's size.  hidden_dim: the width of the hidden affine layer.
-    num_classes: how many scores an image gets.  use_batchnorm: normalize after both hidden layers.
+    num_classes: how many scores an image gets.  use_batchnorm: batch norm in both hidden layers.
     reg: strength of the L2 penalty 0.5 * reg * sum(W * W), on the weights alone.
     weight_scale: standard deviation of the initial weights; biases and beta start at 0, gamma at 1.
-    dtype: float32, or float64 for gradient checks.  seed: fixes the initial weights (None: drawn afresh).
+    dtype: float32, or float64 for gradient checks.  seed: an int that fixes the initial weights (None: random).
 
-    params: name -> array: W1 (F, C, K, K), b1 (F,), W2 (F * H_pool * W_pool, hidden_dim), b2, W3 (hidden_dim,
+    params: name -> array of dtype: W1 (F, C, K, K), b1 (F,), W2 (F * H_pool * W_pool, hidden_dim), b2, W3 (hidden_dim,
     num_classes), b3, and with batch norm gamma1, beta1 (F,) and gamma2, beta2 (hidden_dim,).
-    bn_params: a dict for each batch norm, with its running statistics.
+    bn_params: a list with a dict for each batch norm, which holds its running statistics.
+    Raises ValueError for settings that do not fit.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class ThreeLayerConvNet(SoftmaxNet):
         return scores, (conv_cache, affine_cache, scores_cache)
 
     def _backward(self, dscores, caches):
-        """The gradient of the loss with respect to each parameter, from that with respect to the scores."""
+        """The gradient of the loss with respect to each parameter, given dscores (N, num_classes)."""
         (_, conv), (_, affine) = HIDDEN_LAYERS[self.use_batchnorm]
         conv_cache, affine_cache, scores_cache = caches
         dh2, *gradients3 = affine_backward(dscores, scores_cache)

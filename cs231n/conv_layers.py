@@ -1,7 +1,7 @@
 """Convolution and max-pooling, as loops that read like their formulas.
 
-Images are (N, C, H, W): N examples, C channels, H rows and W columns of pixels.  `cs231n.fast_layers` computes the
-same, some hundred times faster.
+Images are (N, C, H, W): N examples, C channels, H rows and W columns of pixels.  Arrays are float32 or float64, and
+results have the dtype of the input.  `cs231n.fast_layers` computes the same with matrix products.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ from cs231n.arguments import check_count, check_keys
 def conv_forward_naive(x, w, b, conv_param):
     """Slide F filters over each image: out[n,f,i,j] = sum over c,p,q of xp[n, c, i s + p, j s + q] w[f,c,p,q] + b[f].
 
-    x (N, C, H, W).  w (F, C, KH, KW): filters.  b (F,): biases.  xp is x in a frame of zeros, pad pixels wide.
-    conv_param holds stride, s >= 1 (1 if absent), and pad >= 0 (0 if absent).
-    Returns out (N, F, H_out, W_out), H_out = floor((H + 2 pad - KH) / s) + 1 and W_out likewise, and the cache for
-    `conv_backward_naive`.  Raises ValueError where shapes or conv_param do not fit.
+    x (N, C, H, W) float.  w (F, C, KH, KW) float: filters.  b (F,) float: biases.  xp is x with a border of pad zeros.
+    conv_param is a dict of stride, s >= 1 (1 if absent), and pad >= 0 (0 if absent), in pixels.
+    Returns out (N, F, H_out, W_out), H_out = floor((H + 2 pad - KH) / s) + 1 and W_out likewise, of x's dtype, and the
+    cache for `conv_backward_naive`.  Raises ValueError if shapes or conv_param do not fit.
     Mathematicians call this the cross-correlation; their convolution mirrors the filters first.
     Source: LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE 86, 1998, section II.A.
     """
@@ -32,8 +32,8 @@ def conv_forward_naive(x, w, b, conv_param):
 def conv_backward_naive(dout, cache):
     """Gradients of `conv_forward_naive`: dout[n,f,i,j] flows to every factor of the sum that made out[n,f,i,j].
 
-    dout (N, F, H_out, W_out).  Returns dx (N, C, H, W), dw (F, C, KH, KW), db (F,).
-    Raises ValueError where dout does not have the shape of out.  Derived in notebook 04, section 4.2.
+    dout (N, F, H_out, W_out) float.  Returns dx (N, C, H, W), dw (F, C, KH, KW), db (F,), of the dtypes of x, w and b.
+    Raises ValueError if dout does not have the shape of out.  Derived in notebook 04, section 4.2.
     """
     x, w, b, conv_param = cache
     shape, s, pad = conv_geometry(x, w, b, conv_param)
@@ -52,10 +52,10 @@ def conv_backward_naive(dout, cache):
 def max_pool_forward_naive(x, pool_param):
     """Keep the maximum of each window of each channel: out[n,c,i,j] = max over p,q of x[n, c, i s + p, j s + q].
 
-    x (N, C, H, W).  pool_param holds pool_height and pool_width, 0 <= p < pool_height and 0 <= q < pool_width, and
-    stride, s >= 1.  Where s is smaller than the window, windows overlap.
-    Returns out (N, C, H_out, W_out), H_out = floor((H - pool_height) / s) + 1 and W_out likewise, and the cache for
-    `max_pool_backward_naive`.  Raises ValueError where x or pool_param do not fit.
+    x (N, C, H, W) float.  pool_param is a dict of pool_height and pool_width, 0 <= p < pool_height and
+    0 <= q < pool_width, and stride, s >= 1, in pixels.  Windows overlap if s is smaller than the window.
+    Returns out (N, C, H_out, W_out), H_out = floor((H - pool_height) / s) + 1 and W_out likewise, of x's dtype, and
+    the cache for `max_pool_backward_naive`.  Raises ValueError if x or pool_param do not fit.
     """
     shape, s, (PH, PW) = pool_geometry(x, pool_param)
     out = np.empty(shape, x.dtype)
@@ -68,8 +68,9 @@ def max_pool_forward_naive(x, pool_param):
 def max_pool_backward_naive(dout, cache):
     """Gradient of `max_pool_forward_naive`: dout[n,c,i,j] goes to the pixel that was the maximum of its window.
 
-    Among equals, common after a ReLU, the first in reading order gets it all.
-    dout (N, C, H_out, W_out).  Returns dx (N, C, H, W).  Raises ValueError where dout does not have the shape of out.
+    Where several are equal, as is common after a ReLU, the first in reading order gets all of it.
+    dout (N, C, H_out, W_out) float.  Returns dx (N, C, H, W), of x's dtype.
+    Raises ValueError if dout does not have the shape of out.
     """
     x, pool_param = cache
     shape, s, (PH, PW) = pool_geometry(x, pool_param)
@@ -82,11 +83,11 @@ def max_pool_backward_naive(dout, cache):
     return dx
 
 
-# What the fast layers share with these.
+# Shared with the fast layers.
 
 
 def conv_geometry(x, w, b, conv_param):
-    """The shape of a convolution's output, its stride and its pad.  Raises ValueError where arguments do not fit."""
+    """The shape of a convolution's output, its stride and its pad.  Raises ValueError if the arguments do not fit."""
     check_keys("conv_param", conv_param, ("stride", "pad"))
     s = check_count("conv_param['stride']", conv_param.get("stride", 1), 1)
     pad = check_count("conv_param['pad']", conv_param.get("pad", 0), 0)
@@ -102,7 +103,7 @@ def conv_geometry(x, w, b, conv_param):
 
 
 def pool_geometry(x, pool_param):
-    """The shape of a pooling's output, its stride and its window (PH, PW).  Raises ValueError for what does not fit."""
+    """The shape of a pooling's output, its stride and its window (PH, PW).  Raises ValueError for bad arguments."""
     names = "pool_height", "pool_width", "stride"
     check_keys("pool_param", pool_param, names)
     PH, PW, s = (check_count(f"pool_param[{name!r}]", pool_param.get(name), 1) for name in names)
@@ -112,12 +113,13 @@ def pool_geometry(x, pool_param):
 
 
 def check_dout(dout, shape):
+    """Raise ValueError unless dout has the shape of the layer's out."""
     if dout.shape != shape:
         raise ValueError(f"dout: wanted the shape of out, {shape}, got {dout.shape}")
 
 
 def pad_images(x, pad):
-    """x in a frame of zeros, pad pixels wide: (N, C, H + 2 pad, W + 2 pad)."""
+    """x with a border of zeros, pad pixels wide, of x's dtype: (N, C, H + 2 pad, W + 2 pad)."""
     if not pad:
         return x
     N, C, H, W = x.shape
@@ -127,12 +129,15 @@ def pad_images(x, pad):
 
 
 def crop_images(xp, pad):
-    """xp without its frame: what `pad_images` came from."""
+    """xp without its border, a view: the inverse of `pad_images`."""
     return xp[:, :, pad:-pad, pad:-pad] if pad else xp
 
 
 def output_size(size, window, stride):
-    """How often the window fits into the image, moved by stride pixels at a time: (H_out, W_out)."""
+    """How many times a window fits into an image, moved by stride pixels at a time: (H_out, W_out).
+
+    size: (H, W) of the image, its border included.  window: (KH, KW).  Raises ValueError if the window is larger.
+    """
     if window[0] > size[0] or window[1] > size[1]:
         raise ValueError(f"a window of {window} pixels does not fit into an image of {size}, its padding included")
     return tuple((length - reach) // stride + 1 for length, reach in zip(size, window, strict=True))

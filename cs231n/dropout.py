@@ -6,16 +6,17 @@ from cs231n.arguments import check_keys
 
 
 def dropout_forward(x, dropout_param):
-    """Keep each unit with probability p, and scale what is kept so that the expectation stays: y = x * mask / p.
+    """Keep each unit with probability p, scaled so that its expectation stays the same: y = x * mask / p.
 
-    x: any shape.  mask ~ Bernoulli(p), drawn for each element.
-    dropout_param holds
-      mode: "train" drops; "test" returns x as it is.
+    x: float, any shape.  mask ~ Bernoulli(p), drawn for each element.
+    dropout_param is a dict of
+      mode: "train" drops units; "test" returns x unchanged.
       p: the probability of KEEPING a unit, 0 < p <= 1.
-      rng: the `numpy.random.Generator` that draws the mask, or instead
-      seed: the same mask at every call, which a gradient check needs.  With neither, each call draws afresh.
+      rng: the `numpy.random.Generator` that draws the mask; or
+      seed: an int that fixes the mask, the same at every call, as a gradient check needs.
+      Without rng and seed, each call draws a new mask.
     Returns out (the shape and dtype of x) and the cache for `dropout_backward`.
-    Raises ValueError for a dropout_param that does not fit.
+    Raises ValueError if dropout_param has another key, mode or p.
     Source: Srivastava et al., Dropout, JMLR 15, 2014, section 10 (the inverted form).
     """
     check_keys("dropout_param", dropout_param, ("mode", "p", "rng", "seed"))
@@ -35,7 +36,7 @@ def dropout_forward(x, dropout_param):
 def dropout_backward(dout, cache):
     """Gradient of `dropout_forward`: dx = dout * mask / p in training; dx = dout in test mode.
 
-    dout and dx: the shape of x.
+    dout: float, the shape of x.  Returns dx, of the same shape and dtype.
     """
     mask = cache
     return dout if mask is None else dout * mask

@@ -2,8 +2,8 @@
 
 im2col copies each patch of an image that a filter looks at into a column of X_col; a filter is a row of W_row.  A
 convolution is then one matrix product, Out = W_row X_col, for which every machine has fast code (BLAS calls it GEMM).
-Columns take KH * KW times the memory of the images, more than a cache holds for a whole batch.  So a few images are
-taken at a time, on every core some, and their columns are gone before the next come: see `cs231n.parallel`.
+The columns take KH * KW times the memory of the images, more than a cache holds for a whole batch.  So each core takes
+a few images at a time and frees their columns before taking the next: see `cs231n.parallel`.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def conv_forward_fast(x, w, b, conv_param):
 def conv_backward_fast(dout, cache, need_dx=True):
     """As `conv_backward_naive`: dW_row = dOut X_col^T, db = sum of dOut's columns, and dX_col = W_row^T dOut.
 
-    The first layer of a net has nobody to hand dx to: with need_dx=False it is not computed, and None is returned.
+    The first layer of a net does not need dx: with need_dx=False it is None and is not computed.
     """
     x, w, b, conv_param = cache
     shape, stride, pad = conv_geometry(x, w, b, conv_param)
@@ -69,7 +69,7 @@ def im2col(x, kernel_h, kernel_w, stride=1, pad=0):
     """The patches of x (N, C, H, W) that a kernel looks at, as columns: (C * kernel_h * kernel_w, N * H_out * W_out).
 
     The rows run over c, p, q, the columns over n, i, j: X_col[(c,p,q), (n,i,j)] = xp[n, c, i stride + p, j stride + q].
-    xp, H_out and W_out are those of `conv_forward_naive`.
+    xp, H_out and W_out are those of `conv_forward_naive`.  x: any dtype.  Returns X_col, of x's dtype.
     """
     kernel = kernel_h, kernel_w
     patches = sliding_window_view(pad_images(x, pad), kernel, axis=(2, 3))[:, :, ::stride, ::stride]
@@ -79,7 +79,8 @@ def im2col(x, kernel_h, kernel_w, stride=1, pad=0):
 def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
     """The adjoint of `im2col`: each entry of cols is added to the pixel that it was, or would have been, copied from.
 
-    cols (C * kernel_h * kernel_w, N * H_out * W_out).  x_shape: (N, C, H, W).  Returns an array of that shape.
+    cols (C * kernel_h * kernel_w, N * H_out * W_out) float.  x_shape: (N, C, H, W).  Returns an array of that shape and
+    of cols' dtype.
     """
     N, C, H, W = x_shape
     H_out, W_out = output_size((H + 2 * pad, W + 2 * pad), (kernel_h, kernel_w), stride)
@@ -91,7 +92,7 @@ def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
 
 
 def max_pool_forward_fast(x, pool_param):
-    """As `max_pool_forward_naive`: for each place in the window, the maximum of all windows' pixels there so far."""
+    """As `max_pool_forward_naive`, for all windows at once: a running maximum over the positions p, q in the window."""
     shape, stride, window = pool_geometry(x, pool_param)
     first, *others = np.ndindex(window)
     out = np.empty(shape, x.dtype)
@@ -108,7 +109,7 @@ def max_pool_forward_fast(x, pool_param):
 
 
 def max_pool_backward_fast(dout, cache):
-    """As `max_pool_backward_naive`, for finite numbers: the first place with the maximum takes dout, all of it."""
+    """As `max_pool_backward_naive`, for finite numbers: the first position with the maximum takes all of dout."""
     x, out, pool_param = cache
     shape, stride, window = pool_geometry(x, pool_param)
     check_dout(dout, shape)
@@ -117,11 +118,11 @@ def max_pool_backward_fast(dout, cache):
     def backward(blocks):
         for block in blocks:
             pixels, dpixels = _pixels(x[block], shape, stride), _pixels(dx[block], shape, stride)
-            open_windows = np.ones(dout[block].shape, bool)  # those whose maximum has not come yet
+            open_windows = np.ones(dout[block].shape, bool)  # those whose maximum has not been reached yet
             for p, q in np.ndindex(window):
                 first = open_windows & (pixels(p, q) == out[block])
                 open_windows ^= first
-                if p < stride and q < stride:  # no other place of a window has been at these pixels
+                if p < stride and q < stride:  # no other position of a window has covered these pixels
                     np.multiply(dout[block], first, out=dpixels(p, q))
                 else:
                     dpixels(p, q)[...] += dout[block] * first

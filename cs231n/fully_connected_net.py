@@ -27,17 +27,18 @@ HIDDEN_LAYERS = {
 class FullyConnectedNet(SoftmaxNet):
     """{affine - [batch or layer norm] - relu - [dropout]} x (L - 1) - affine - softmax.
 
-    hidden_dims: the width of each hidden layer.  input_dim: D, the numbers in one input.  num_classes: C.
+    hidden_dims: the width of each hidden layer.  input_dim: D, how many numbers an input has.  num_classes: C.
     dropout: the probability of KEEPING a unit; None or 1 for no dropout.
     normalization: "batchnorm", "layernorm" or None; use_batchnorm=True is short for the first.
     reg: strength of the L2 penalty 0.5 * reg * sum(W * W), on the weights alone.
     weight_scale: standard deviation of the initial weights; biases and beta start at 0, gamma at 1.
     dtype: float32, or float64 for gradient checks.
-    seed: fixes the initial weights, and the dropout masks: every call of `loss` then draws the same ones, as a gradient
-    check needs, until `reseed`, which the Solver calls before each step.  None: all is drawn afresh.
+    seed: an int that fixes the initial weights and the dropout masks (None: random).  Every call of `loss` then draws
+    the same masks, as a gradient check needs, until `reseed`, which the Solver calls before each step.
 
-    params: name -> array: W1 (D, H1), b1 (H1,), gamma1, beta1 (H1,), W2, ...
-    bn_params: a dict for each normalization layer; batch norm's holds its running statistics.
+    params: name -> array of dtype: W1 (D, H1), b1 (H1,), gamma1, beta1 (H1,), W2, ...
+    bn_params: a list with a dict for each normalization layer; that of batch norm holds its running statistics.
+    Raises ValueError for settings that do not fit.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class FullyConnectedNet(SoftmaxNet):
             self._add_layer(i, W, normalization if i < self.num_layers else None)
 
     def reseed(self, seed):
-        """Draw the dropout masks of the calls to come from this seed.  Returns the seed that stood before."""
+        """Draw the dropout masks of later calls from this seed.  Returns the previous seed."""
         before, self.dropout_param["seed"] = self.dropout_param["seed"], seed
         return before
 
@@ -94,7 +95,7 @@ class FullyConnectedNet(SoftmaxNet):
         return scores, [*caches, cache]
 
     def _backward(self, dscores, caches):
-        """The gradient of the loss with respect to each parameter, from that with respect to the scores."""
+        """The gradient of the loss with respect to each parameter, given dscores (N, C)."""
         _, hidden_backward = HIDDEN_LAYERS[self.normalization]
         need_dx = self.num_layers > 1
         dh, *gradients = affine_backward(dscores, caches.pop(), need_dx)

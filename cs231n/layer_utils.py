@@ -1,6 +1,6 @@
-"""Composite layers: layers that often stand in a row, as one forward and one backward.
+"""Composite layers: layers that often follow one another, as one forward and one backward.
 
-Arguments, shapes and errors are those of the layers in the row.
+Arguments, shapes, dtypes and errors are those of the layers; the cache of each is a tuple of theirs.
 """
 
 from cs231n.batchnorm import (

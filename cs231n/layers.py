@@ -4,8 +4,8 @@ A layer is a pair of functions.  Forward returns the output and a cache; backwar
 with respect to that output, and the cache, and returns the gradients of the loss with respect to forward's arguments,
 in their order.  A loss returns its value and its gradient together.
 
-N counts the examples of a batch, D the inputs of a layer, M its outputs and C the classes.  Arrays keep the dtype that
-comes in (float32 or float64), and no argument is written to.
+N is the number of examples in a batch, D the number of a layer's inputs, M that of its outputs and C that of the
+classes.  Arrays are float32 or float64, and results have the dtype of the input.  No argument is written to.
 """
 
 import math
@@ -16,8 +16,9 @@ import numpy as np
 def affine_forward(x, w, b):
     """Apply an affine map to each example of a batch: out = x w + b.
 
-    x (N, d1, ..., dk): each example is read as a row of D = d1 * ... * dk numbers.  w (D, M): weights.  b (M,): biases.
-    Returns out (N, M) and the cache for `affine_backward`.  Raises ValueError where the shapes do not fit.
+    x (N, d1, ..., dk) float: each example is read as a row of D = d1 * ... * dk numbers.  w (D, M) float: weights.
+    b (M,) float: biases.
+    Returns out (N, M), of x's dtype, and the cache for `affine_backward`.  Raises ValueError if the shapes do not fit.
     """
     D = math.prod(x.shape[1:])
     if w.ndim != 2 or len(w) != D or b.shape != w.shape[1:]:
@@ -30,8 +31,8 @@ def affine_forward(x, w, b):
 def affine_backward(dout, cache, need_dx=True):
     """Gradients of `affine_forward`: dx = dout w^T, dw = x^T dout, db = sum over the batch of dout.
 
-    dout (N, M).  Returns dx (the shape of x), dw (D, M), db (M,).  The first layer of a net has nobody to hand dx to:
-    with need_dx=False it is not computed, and None is returned in its place.  Derived in notebook 01, section 1.1.
+    dout (N, M) float.  Returns dx (the shape of x), dw (D, M), db (M,), of dout's dtype.  The first layer of a net does
+    not need dx: with need_dx=False it is None and is not computed.  Derived in notebook 01, section 1.1.
     """
     x, w = cache
     dx = (dout @ w.T).reshape(x.shape) if need_dx else None
@@ -41,9 +42,9 @@ def affine_backward(dout, cache, need_dx=True):
 
 
 def relu_forward(x):
-    """Rectify: out = max(x, 0), element by element.
+    """Rectify each element: out = max(x, 0).
 
-    x: any shape.  Returns out (the shape of x) and the cache for `relu_backward`.
+    x: float, any shape.  Returns out (the shape and dtype of x) and the cache for `relu_backward`.
     Source: Nair and Hinton, Rectified linear units improve restricted Boltzmann machines, ICML 2010.
     """
     return np.maximum(x, 0), x
@@ -52,7 +53,7 @@ def relu_forward(x):
 def relu_backward(dout, cache):
     """Gradient of `relu_forward`: dx = dout where x > 0, else 0.  At x = 0, a kink, 0 is the convention.
 
-    dout and dx: the shape of x.
+    dout: float, the shape of x.  Returns dx, of the same shape and dtype.
     """
     x = cache
     return dout * (x > 0)
@@ -61,9 +62,10 @@ def relu_backward(dout, cache):
 def softmax_loss(x, y):
     """Mean cross-entropy of the softmax: p_ij = exp(x_ij) / sum_k exp(x_ik), loss = -1/N sum_i log p_{i, y_i}.
 
-    x (N, C): scores, any real numbers.  y (N,): integer labels, 0 <= y < C.
-    Returns the loss (a float) and dx (N, C) = (p - onehot(y)) / N.  Raises ValueError for labels that do not fit.
-    The scores are shifted by their row's maximum, which leaves p unchanged and keeps exp from overflowing.
+    x (N, C) float: scores.  y (N,) int: labels, 0 <= y < C.
+    Returns the loss (a Python float) and dx (N, C) = (p - onehot(y)) / N, of x's dtype.
+    Raises ValueError if the labels do not fit the scores.
+    Each row of scores is shifted by its maximum, which leaves p unchanged and keeps exp from overflowing.
     Derived in notebook 01, section 1.3.
     """
     true = _true_class_index(x, y)
@@ -80,8 +82,8 @@ def softmax_loss(x, y):
 def svm_loss(x, y):
     """Mean multiclass hinge loss: loss = 1/N sum_i sum_{j != y_i} max(0, x_ij - x_{i, y_i} + 1).
 
-    x (N, C): scores.  y (N,): integer labels, 0 <= y < C.
-    Returns the loss (a float) and dx (N, C).  Raises ValueError for labels that do not fit.
+    x (N, C) float: scores.  y (N,) int: labels, 0 <= y < C.
+    Returns the loss (a Python float) and dx (N, C), of x's dtype.  Raises ValueError if the labels do not fit.
     Source: Weston and Watkins, Support vector machines for multi-class pattern recognition, ESANN 1999.
     Derived in notebook 01, section 1.3.
     """
@@ -97,7 +99,7 @@ def svm_loss(x, y):
 
 
 def _true_class_index(x, y):
-    """The index (i, y_i) of each example's true class in the scores x (N, C), once y is known to fit them."""
+    """The index (i, y_i) of each example's true class in the scores x (N, C), after checking that y fits them."""
     y = np.asarray(y)
     if x.ndim != 2 or x.size == 0 or x.dtype.kind != "f":
         raise ValueError(f"x: wanted float scores (N, C), at least one example and one class, got {x.dtype} {x.shape}")

@@ -1,9 +1,9 @@
 """Update rules: each takes parameters w, the loss's gradient dw and a config, and returns the next w and the config.
 
-w and dw: float arrays of any one shape and dtype, which are not written to.  config: a dict of the rule's settings and
-its state; what is absent takes its default, so that None will do for the first step.  State has the shape and dtype of
-w, and is updated in place.  Raises ValueError for a w, dw and state of different shapes, and for a config key that the
-rule does not know.
+w and dw: float arrays of the same shape, any shape; they are not written to.  config: a dict of the rule's settings and
+its state, or None; whatever is absent takes its default.  State has the shape and dtype of w and is updated in place.
+The next w has the shape and dtype of w.  Raises ValueError if the shapes of w, dw and state differ, and for a config
+key that the rule does not know.
 
 Each rule states its algorithm for one block of entries; `_in_blocks` applies it to all of them.
 """
@@ -89,7 +89,7 @@ RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
 
 
 def _with_defaults(config, w, dw, **defaults):
-    """Fill in what config lacks; a default of None is for a state array of w's shape and dtype, from 0."""
+    """Fill in what config lacks; a default of None means a state array of w's shape and dtype that starts at 0."""
     if w.shape != dw.shape:
         raise ValueError(f"dw: wanted the shape of w, {w.shape}, got {dw.shape}")
     config = {} if config is None else config
@@ -109,7 +109,7 @@ def _with_defaults(config, w, dw, **defaults):
 def _in_blocks(update, w, dw, *states):
     """The next w, by update(w, dw, *states), a block of entries at a time.
 
-    The arrays of a block fit into a core's cache: of update's passes over them, only the first waits for memory.
+    The arrays of a block fit into a core's cache, so only the first of update's passes over them waits for memory.
     """
     next_w = np.empty_like(w, order="C")
     flat_next, *flat = (array.reshape(-1) for array in (next_w, w, dw, *states))

@@ -1,7 +1,7 @@
-"""Batches in blocks that fit the processor's cache, on all of its cores at once.
+"""Batches in blocks that fit the processor's cache, on all cores at once.
 
-NumPy computes on one core, and only its matrix products (BLAS) on all.  But it lets other Python threads run meanwhile,
-so that threads, each with blocks of its own and a matrix product of one thread, keep every core busy in copies too.
+NumPy uses one core for everything but matrix products (BLAS), which use all.  It releases Python's lock while it
+computes, so several Python threads, each with its own blocks and a single-threaded BLAS, keep every core busy.
 """
 
 import contextvars
@@ -13,14 +13,15 @@ from itertools import pairwise
 from threadpoolctl import ThreadpoolController
 
 BLOCK = 1 << 19  # numbers in a block, 2 MB of float32: of 2^17 to 2^20 the least time over the benchmark's shapes
-_alone = threading.Lock()  # BLAS has one number of threads for everybody
+_alone = threading.Lock()  # BLAS has one number of threads for the whole process
 
 
 def in_parallel(work, N, numbers):
-    """Cut N examples into blocks and call work(blocks), each time with a part of them, on a thread for each part.
+    """Cut N examples into blocks, share them out among threads, and call work(blocks) on each thread.
 
-    numbers: how many numbers work holds for an example; a block is as many examples as make about BLOCK of them.
-    work takes an iterable of slices of the N examples.  Returns a list of what each call returned, in order.
+    work: takes a list of slices of the N examples.  numbers: how many numbers work holds for each example; a block has
+    as many examples as make about BLOCK of them.
+    Returns a list of what each call of work returned, in order.
     There are as many threads as BLAS has, which OPENBLAS_NUM_THREADS and `threadpoolctl.threadpool_limits` set.
     """
     step = max(1, BLOCK // numbers)
@@ -30,7 +31,7 @@ def in_parallel(work, N, numbers):
     parts = [[slice(i, min(i + step, stop)) for i in range(start, stop, step)] for start, stop in pairwise(bounds)]
     if threads == 1:
         return [work(parts[0])]
-    # The others run in copies of this thread's context, in which np.errstate stands.
+    # The other threads run in copies of this thread's context, which holds np.errstate.
     with _alone, _blas().limit(limits=1), ThreadPoolExecutor(threads - 1) as pool:
         others = [pool.submit(contextvars.copy_context().run, work, part) for part in parts[1:]]
         return [work(parts[0]), *(other.result() for other in others)]
@@ -38,5 +39,5 @@ def in_parallel(work, N, numbers):
 
 @functools.cache
 def _blas():
-    """NumPy's BLAS, or several; none that can be told how many threads to take is as good as one thread."""
+    """NumPy's BLAS, or several; where the number of threads cannot be set, one thread is assumed."""
     return ThreadpoolController().select(user_api="blas")

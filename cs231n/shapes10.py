@@ -1,18 +1,17 @@
-"""Shapes10, the stand-in for CIFAR-10: pictures of ten kinds of objects, drawn on the spot.
+"""Shapes10, the stand-in for CIFAR-10: pictures of ten kinds of objects, drawn by this module.
 
-As in CIFAR-10, an image is 3 x 32 x 32, colours go with the classes but do not decide them, and what decides them, form
-and pattern, comes in any place, size, turn and colour, among clutter, under uneven light and noise.  So a linear
-classifier learns the colours, a fully connected net some of the forms, and a convolutional net most of them.
-Accuracy on 10,000 test images after 49,000 to train on (Shapes10: mean of 3 seeds, 2 for the conv net; CIFAR-10: 1):
+As in CIFAR-10, an image is 3 x 32 x 32.  Colours are correlated with the classes but do not decide them.  Shape and
+pattern do, in any place, size, rotation and colour, among clutter, under uneven light and noise.
+Accuracy on 10,000 test images after training on 49,000 (Shapes10: mean of 3 seeds, 2 for the conv net; CIFAR-10: 1):
 
                                                                                         Shapes10   CIFAR-10
     softmax (`FullyConnectedNet([])`), 7 epochs                                          35 %       38 %
     `FullyConnectedNet([256, 256, 128, 128])`, batch norm, dropout 0.9, 7 epochs         58 %       56 %
     conv 7x7, 32 filters - relu - 2x2 max-pool - affine 100 - relu - affine, 3 epochs    78 %       66 %
 
-The bytes are the same on every platform and with every NumPy: the random words are those of PCG64 itself, whose stream
-NumPy guarantees, and all that is computed from them are + - * / and square roots in float32, which IEEE 754 rounds in
-one way, comparisons and floor.  No exp, no cos, no sum over an array: their last digits vary from machine to machine.
+The bytes are the same on every platform and with every NumPy.  The random words are those of PCG64 itself, whose
+stream NumPy guarantees.  Everything computed from them uses comparisons, floor, and + - * / and square roots in
+float32, whose rounding IEEE 754 fixes.  exp, cos and sums over an array are avoided: their last digits vary.
 """
 
 import logging
@@ -28,14 +27,14 @@ logger = logging.getLogger(__name__)
 SEED, TRAIN, TEST = 10, 50000, 10000  # what `load` draws
 SIDE = 32
 BLOCK = 100  # images drawn at a time: few enough for the processor's cache
-ROLLS, NOISE = 72, 3 * SIDE * SIDE // 8  # random words of 64 bits for an image: one a roll, and a byte for each value
+ROLLS, NOISE = 72, 3 * SIDE * SIDE // 8  # 64-bit random words per image: one for each roll, and a byte for each value
 PIXEL_Y, PIXEL_X = np.indices((SIDE, SIDE), np.float32) - (SIDE - 1) / 2  # (32, 32), 0 in the middle
 
-LOYALTY = 0.53  # the share of objects, and of backgrounds, that wear the colours of their own class
+LOYALTY = 0.53  # the share of objects, and of backgrounds, that have the colours of their own class
 SCRAPS = 5  # pieces of clutter behind the object
 
-# Shapes: the signed distance of points (x, y), any equal shapes, from an outline about 1 from the origin; negative is
-# inside, y points down.  Patterns: above 0 where the object shows its second colour.
+# Shapes: the signed distance of points, float32 arrays x and y of one shape, from an outline about 1 from the origin;
+# negative is inside, y points down.  Patterns: positive where the object has its second colour.
 FIVE = ((0, -1), (0.951, -0.309), (0.588, 0.809), (-0.588, 0.809), (-0.951, -0.309))  # directions, 72 degrees apart
 
 
@@ -45,18 +44,18 @@ def length(x, y):
 
 
 def box(x, y, width, height):
-    """Distance from a rectangle of so many halves, by its farther side."""
+    """Distance from a rectangle 2 width wide and 2 height high, measured along the axes."""
     return np.maximum(np.abs(x) - width, np.abs(y) - height)
 
 
 def heart(x, y):
-    """A square on its corner, and two discs on its upper sides."""
+    """A square turned by 45 degrees, with a disc on each of its upper sides."""
     x, y = np.abs(x), y - 0.1
     return np.minimum(0.707 * (x + np.abs(y)) - 0.54, length(x - 0.38, y + 0.38) - 0.54)
 
 
 def star(x, y):
-    """The points that lie outside at most one side of a pentagon: its second largest distance is negative."""
+    """The points outside at most one side of a pentagon: those whose second largest distance is negative."""
     first = second = np.full_like(x, -1)
     for a, b in FIVE:
         side = -0.36 - a * x - b * y
@@ -111,7 +110,8 @@ def draw(n, seed):
     """Draw n images.
 
     seed: a whole number.  Image i depends on seed and i alone: fewer images are the first of more.
-    Returns images (n, 3, 32, 32) uint8 and labels (n,) int64, each class about as often as another.
+    Returns images (n, 3, 32, 32) uint8 and labels (n,) int64; the classes are about equally frequent.
+    Raises ValueError unless n and seed are whole numbers of at least 0.
     """
     from tqdm.auto import tqdm  # here: 60 ms of start-up
 
@@ -127,10 +127,10 @@ def draw(n, seed):
 
 
 def load(folder):
-    """The data set: 50,000 images to train on, and 10,000 to test on.
+    """The data set: 50,000 images for training and 10,000 for testing.
 
-    It is read from shapes10.npz in folder, or, where that is absent, damaged or of another version, drawn and kept
-    there.  A folder that cannot be written to is no error.
+    It is read from shapes10.npz in folder.  If that is absent, damaged or of another version, it is drawn and written
+    there; a folder that cannot be written to is not an error.
     Returns x_train (50000, 3, 32, 32) uint8, y_train (50000,) int64, x_test (10000, 3, 32, 32) and y_test (10000,).
     """
     path = Path(folder) / "shapes10.npz"
@@ -139,7 +139,7 @@ def load(folder):
 
 
 def _paint(words):
-    """The images (B, 3, 32, 32) uint8 and labels (B,) that random words (B, ROLLS + NOISE) uint64 describe."""
+    """The images (B, 3, 32, 32) uint8 and labels (B,) int64 that random words (B, ROLLS + NOISE) uint64 describe."""
     rolls = iter((words[:, :ROLLS] >> 40).astype(np.float32).T[..., None, None] / 2**24)  # each (B, 1, 1), in [0, 1)
 
     def roll(low, high):  # (B, 1, 1)
@@ -164,7 +164,7 @@ def _paint(words):
         _lay(canvas, size * box(x, y, 1, roll(0.3, 2)), colour(0, 255), roll(0.2, 0.8))
 
     x, y, size = _place(roll, away=6, smallest=7.5, largest=14, turn=0.35)
-    x = np.where(roll(-1, 1) < 0, x, -x) * roll(1, 1.3)  # mirrored or not, and more or less slim
+    x = np.where(roll(-1, 1) < 0, x, -x) * roll(1, 1.3)  # mirrored or not, and stretched
     distance, pattern = np.empty_like(x), np.full_like(x, -1)
     for i, name in enumerate(CLASS_NAMES):
         mine = labels == i
@@ -172,7 +172,7 @@ def _paint(words):
         if name in PATTERNS:
             pattern[mine] = PATTERNS[name](x[mine], y[mine])
     ink = loyal_colour(INKS)
-    _lay(canvas, distance, ink - (roll(0, 40) * (x + y))[:, None])  # darker to the lower side
+    _lay(canvas, distance, ink - (roll(0, 40) * (x + y))[:, None])  # darker towards one side
     shift = colour(70, 140)
     second = np.where(ink < 128, ink + shift, ink - shift)
     _lay(canvas, np.maximum(distance + 0.5, -pattern), second)
@@ -202,19 +202,19 @@ def _lay(canvas, distance, colour, opacity=1):
 
 
 def _read(path):
-    """Images and labels from a file that `_keep` wrote, or None where they are not there, whole and those of `draw`."""
+    """Images and labels from a file that `_keep` wrote; None unless it is there, whole, and what `draw` gives."""
     if not path.exists():
         return None
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            images, labels = file["images"], file["labels"]  # the archive's checksums are compared
+            images, labels = file["images"], file["labels"]  # this compares the archive's checksums
     except Exception as error:  # a foreign file makes NumPy raise nearly anything
-        logger.info("%s cannot be read, and is drawn anew: %s", path, error)
+        logger.info("%s cannot be read, so the images are drawn again: %s", path, error)
         return None
     for kept, drawn in zip((images, labels), draw(BLOCK, SEED), strict=True):
         fits = kept.dtype == drawn.dtype and kept.shape == (TRAIN + TEST, *drawn.shape[1:])
         if not fits or not np.array_equal(kept[:BLOCK], drawn):
-            logger.info("%s is of another version, and is drawn anew.", path)
+            logger.info("%s is of another version, so the images are drawn again.", path)
             return None
     return images, labels
 
@@ -226,5 +226,5 @@ def _keep(path, images, labels):
         with atomic_write(path) as file:
             np.savez(file, images=images, labels=labels)
     except OSError as error:
-        logger.info("Shapes10 cannot be kept as %s, and is drawn at each call: %s", path, error)
+        logger.info("Shapes10 cannot be written to %s, so it is drawn at each call: %s", path, error)
     return images, labels

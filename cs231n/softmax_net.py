@@ -1,4 +1,4 @@
-"""What nets that end in a softmax have in common: parameters, and a loss with an L2 penalty."""
+"""What nets that end in a softmax share: parameters, and a loss with an L2 penalty."""
 
 import numpy as np
 
@@ -9,8 +9,10 @@ from cs231n.layers import softmax_loss
 class SoftmaxNet:
     """A net whose subclass adds its layers, and goes through them in `_forward` and `_backward`.
 
-    reg: strength of the L2 penalty 0.5 * reg * sum(W * W), on the weights alone.  dtype: float32 or float64.
-    params: name -> array: W1, b1, gamma1, beta1, W2, ...  bn_params: a dict for each normalization layer.
+    reg: strength of the L2 penalty 0.5 * reg * sum(W * W), on the weights alone.  dtype: float32 or float64, that of
+    all parameters and of what the net computes.  Raises ValueError for another dtype, and for a negative reg or
+    weight_scale.
+    params: name -> array: W1, b1, gamma1, beta1, W2, ...  bn_params: a list with a dict for each normalization layer.
     """
 
     def __init__(self, reg, weight_scale, dtype):
@@ -24,7 +26,7 @@ class SoftmaxNet:
     def _add_layer(self, i, W, normalization=None):
         """Layer i with the weights W, and b, gamma and beta for each of its outputs: filters if W (F, C, KH, KW).
 
-        Running statistics make batch norm the identity until it has seen a batch; layer norm keeps none.
+        The first running statistics make batch norm the identity; layer norm has none.
         """
         width = len(W) if W.ndim == 4 else W.shape[1]
         self.params[f"W{i}"] = W.astype(self.dtype)
@@ -38,9 +40,10 @@ class SoftmaxNet:
     def loss(self, X, y=None):
         """Scores of the classes, or the loss and its gradients.
 
-        X (N, ...): what the first layer takes.  y (N,): integer labels, or None.
-        Without y, in test mode: returns scores (N, C).  With y, in training mode: returns loss (a float) and grads, a
-        dict with the keys of params.  Raises ValueError where X or y do not fit.
+        X (N, ...): numbers, in the shape that the first layer takes; converted to the net's dtype.  y (N,) int: labels,
+        or None.
+        Without y, in test mode: returns scores (N, C).  With y, in training mode: returns the loss (a Python float) and
+        grads, a dict with the keys, shapes and dtype of params.  Raises ValueError if X or y do not fit.
         """
         mode = "test" if y is None else "train"
         for bn_param in self.bn_params:
@@ -58,7 +61,7 @@ class SoftmaxNet:
         return loss, grads
 
     def _layer_names(self, i):
-        """The names of layer i's parameters, in the order in which its forward takes them."""
+        """The names of layer i's parameters, in the order of its forward's arguments."""
         return [f"{kind}{i}" for kind in ("W", "b", "gamma", "beta") if f"{kind}{i}" in self.params]
 
     def _layer_params(self, i):

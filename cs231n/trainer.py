@@ -17,14 +17,14 @@ from cs231n.optim import RULES
 
 logger = logging.getLogger(__name__)
 
-SHUFFLE, DROPOUT, SAMPLE = range(3)  # what a generator, seeded by the run's seed, this and a counter, is for
+SHUFFLE, DROPOUT, SAMPLE = range(3)  # purposes of a generator, seeded by the run's seed, one of these and a counter
 
-# What a checkpoint holds beside arrays: how the solver was set up, and how far it has come.
+# What a checkpoint holds besides arrays: the solver's settings, and how far it has come.
 SETTINGS = ("update_rule", "lr_decay", "batch_size", "num_epochs", "num_train_samples", "num_val_samples")
 SETTINGS += ("print_every", "checkpoint_every", "seed")
 PROGRESS = ("step", "loss_history", "train_acc_history", "val_acc_history", "best_val_acc")
 
-# An overflow in the net shows in the loss, which `_require_finite` reports; NumPy's warnings would only come before it.
+# An overflow in the net shows in the loss, which `_require_finite` reports; NumPy's warnings would only repeat it.
 no_warnings = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
@@ -33,24 +33,25 @@ class Solver:
 
     model: has params, a dict of arrays, and loss(X, y=None), which returns (loss, grads) with y and scores (N, C)
     without.  If it has bn_params, a list of dicts, their running statistics are kept with the parameters; if it has
-    reseed, that is called with a fresh seed before each step, for its dropout.
-    data: a dict with X_train (N, ...), y_train (N,), X_val and y_val; labels are integers from 0.
+    reseed, that is called with a new seed before each step, for its dropout.
+    data: a dict with X_train (N, ...), y_train (N,), X_val and y_val; X are float or int arrays, y int labels from 0.
     update_rule: a rule of `cs231n.optim`: sgd, sgd_momentum, rmsprop or adam.  optim_config: its settings.
     lr_decay: the learning rate is multiplied by this after each epoch.
-    batch_size: examples in a step.  An epoch draws its batches without replacement from a fresh shuffle; what does not
-    fill a batch is left out of that epoch.
+    batch_size: examples in a step.  An epoch draws its batches without replacement from a new shuffle; examples that do
+    not fill a batch are left out of that epoch.
     num_epochs: how long to train.
-    num_train_samples: training images on which accuracy is measured after each epoch, drawn anew each time (None: all).
-    num_val_samples: validation images likewise (None: all).
+    num_train_samples: how many training images accuracy is measured on after each epoch, a new draw each time (None:
+    all).  num_val_samples: the same for validation images.
     print_every: steps between two updates of the loss in the progress bar.  verbose: False for no bar.
     checkpoint_name: a file (.npz is added) that is rewritten after each epoch, and after every checkpoint_every steps
-    if that is given, from which `Solver.resume` goes on.  None: no file.
+    if that is given; `Solver.resume` continues from it.  None: no file.
     callback: called with the solver after each epoch, before the checkpoint; training stops if it returns True.
-    seed: fixes the batches and the dropout masks (None: drawn from the system).
+    seed: an int that fixes the batches and the dropout masks (None: random).
 
     After `train`, or Ctrl-C in it, model holds the parameters with the best validation accuracy.  loss_history has an
-    entry for each step, train_acc_history and val_acc_history one before the first step and one after each epoch;
-    best_val_acc is the maximum of the last.
+    entry for each step; train_acc_history and val_acc_history have one before the first step and one after each epoch;
+    best_val_acc is the maximum of val_acc_history.  Accuracies are between 0 and 1.
+    Raises ValueError for settings or data that do not fit.
     """
 
     def __init__(
@@ -107,15 +108,15 @@ class Solver:
         return self.step // self.steps_per_epoch
 
     def train(self):
-        """Train until num_epochs are complete, going on from where the last call stopped.
+        """Train until num_epochs are complete, continuing where the last call stopped.
 
-        However it ends, model then holds the best parameters so far.  The next call goes on from the latest.
-        Ctrl-C ends it after the step in hand; a second one breaks that step off with KeyboardInterrupt, and only
-        `resume` then goes on exactly.  Raises FloatingPointError when the loss or a parameter is no longer finite;
-        there is no going on from that: make a new Solver with a smaller learning rate.
+        However it ends, model then holds the best parameters so far; the next call continues from the latest ones.
+        Ctrl-C stops after the current step.  A second Ctrl-C interrupts the current step with KeyboardInterrupt; then
+        only `resume` continues exactly.  Raises FloatingPointError when the loss or a parameter is no longer finite;
+        training cannot continue from that: make a new Solver with a smaller learning rate.
         """
         if self.epoch >= self.num_epochs:
-            logger.warning("Already trained for %d epochs; raise num_epochs to go on.", self.epoch)
+            logger.warning("Already trained for %d epochs; raise num_epochs to continue.", self.epoch)
         with _ctrl_c_flag() as interrupted, self._latest_in_model(), self._progress_bar() as bar:
             if not self.val_acc_history:
                 self._measure()
@@ -136,8 +137,8 @@ class Solver:
     def check_accuracy(self, X, y, num_samples=None, batch_size=500):
         """The share of the examples X (N, ...) whose highest score is that of their label y (N,), between 0 and 1.
 
-        num_samples: measure on so many examples only, drawn at random for this epoch.  batch_size: examples at a time.
-        An example with a score that is not finite counts as wrong.  Raises ValueError where X or y do not fit.
+        num_samples: measure on this many examples only, drawn at random for this epoch.  batch_size: examples at a
+        time.  An example with a score that is not finite counts as wrong.  Raises ValueError if X or y do not fit.
         """
         if len(X) == 0 or np.shape(y) != (len(X),):
             raise ValueError(f"wanted X (N, ...) and y (N,), N > 0, got X {np.shape(X)} and y {np.shape(y)}")
@@ -155,7 +156,7 @@ class Solver:
 
     @contextmanager
     def _latest_in_model(self):
-        """Put the latest parameters into the model and, in the end, the best, and the seed that it came with."""
+        """Within it, the model has the latest parameters; afterwards, the best ones and the seed that it had before."""
         if self._latest:
             _load_model_arrays(self.model, self._latest)
         self._latest, seed_before = None, self._reseed(None)
@@ -232,9 +233,9 @@ class Solver:
             bar.update(self.step - bar.n)
 
     def save(self):
-        """Write the checkpoint, if there is to be one.
+        """Write the checkpoint, if checkpoint_name was given.
 
-        Raises OSError where that fails, FloatingPointError where a parameter is not finite; the old one then stays.
+        Raises OSError if that fails, FloatingPointError if a parameter is not finite; the old checkpoint is then kept.
         """
         if self.checkpoint is None:
             return
@@ -250,10 +251,11 @@ class Solver:
 
     @classmethod
     def resume(cls, checkpoint_name, model, data, num_epochs=None, callback=None, verbose=True):
-        """A solver whose `train` goes on from a checkpoint, bit for bit as if training had never stopped.
+        """A solver whose `train` continues from a checkpoint, bit for bit as if training had never stopped.
 
         model and data: made as for the solver that wrote the file.  num_epochs: a new total (None: the one in the
-        file).  Raises FileNotFoundError where there is no such file, ValueError where it or model or data do not fit.
+        file).  Raises FileNotFoundError if there is no such file, ValueError if the file is damaged, or model or data
+        do not fit it.
         """
         path = _checkpoint_path(checkpoint_name)
         meta, arrays = _read_checkpoint(path)
@@ -292,7 +294,7 @@ def _check_optional_count(name, count):
 
 @no_warnings
 def _check_data(data, model):
-    """Raise ValueError that says what is wrong with the data, and where, if the model cannot be trained on it."""
+    """Raise ValueError, which says what is wrong with the data and where, if the model cannot be trained on it."""
     if not isinstance(data, Mapping):
         raise ValueError(f"data: wanted a dict, got {type(data).__name__}")
     if missing := [key for key in ("X_train", "y_train", "X_val", "y_val") if key not in data]:
@@ -319,7 +321,7 @@ def _check_data(data, model):
 
 
 def _fingerprint(data):
-    """What tells data from other data: shapes, and checksums of the labels and of up to 64 of the examples."""
+    """What identifies the data: shapes, and checksums of the labels and of up to 64 of the examples."""
     parts = [(data[f"X_{split}"], data[f"y_{split}"]) for split in ("train", "val")]
     samples = [np.ascontiguousarray(X[:: len(X) // 64 + 1]) for X, _ in parts]
     checksums = [(zlib.crc32(y.astype("<i8")), zlib.crc32(x)) for (_, y), x in zip(parts, samples, strict=True)]
@@ -335,7 +337,7 @@ def _model_arrays(model):
 
 
 def _load_model_arrays(model, arrays):
-    """Put back what `_model_arrays` copied."""
+    """Restore what `_model_arrays` copied."""
     for name in model.params:
         model.params[name] = arrays[f"params/{name}"].copy()
     for i, bn_param in enumerate(getattr(model, "bn_params", [])):
@@ -343,7 +345,7 @@ def _load_model_arrays(model, arrays):
 
 
 def _check_fit(model, arrays, path):
-    """Raise ValueError unless a checkpoint's arrays are the model's, in name, dtype and shape."""
+    """Raise ValueError unless a checkpoint's arrays have the names, dtypes and shapes of the model's."""
     own = _model_arrays(model)
     for name in own | arrays:
         wanted, got = (f"{a[name].dtype} {a[name].shape}" if name in a else "absent" for a in (own, arrays))
@@ -361,7 +363,7 @@ def _checkpoint_path(name):
 
 
 def _write_checkpoint(path, meta, arrays):
-    """Write a checkpoint: at any moment a whole one stands at path, the old one or this."""
+    """Write a checkpoint: at any moment, path holds a whole one, the old or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         np.savez(file, meta=np.array(json.dumps(meta | {"arrays": list(arrays)})), **arrays)
@@ -383,9 +385,9 @@ def _read_checkpoint(path):
 
 @contextmanager
 def _ctrl_c_flag():
-    """An event that Ctrl-C sets, in place of breaking off the step in hand; a second Ctrl-C does break it off."""
+    """An event that Ctrl-C sets, instead of interrupting the current step; a second Ctrl-C does interrupt it."""
     flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where no Ctrl-C arrives
+    if threading.current_thread() is not threading.main_thread():  # Ctrl-C never reaches it
         yield flag
         return
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 as the nets take it, and gradient checks."""
+"""CIFAR-10 in the form that the nets take, and gradient checks."""
 
 import copy
 import functools
@@ -56,8 +56,9 @@ def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, sub
 def read_images(data_dir=None):
     """CIFAR-10 as it was published, or its stand-in where it cannot be had; a warning then says so.
 
-    Returns the data set's name, its class_names, and (x_train, y_train, x_test, y_test): images (N, 3, 32, 32) uint8
-    and labels (N,) int64, 50,000 to train on and 10,000 to test on.  data_dir: as in `get_cifar10_data`.
+    Returns the data set's name, its class_names (a tuple of 10), and (x_train, y_train, x_test, y_test): images
+    (N, 3, 32, 32) uint8 and labels (N,) int64, 50,000 for training and 10,000 for testing.
+    data_dir: as in `get_cifar10_data`.
     """
     try:
         folder = cifar10.fetch_cifar10(data_dir, retry=False)
@@ -76,8 +77,9 @@ def _announce_stand_in(reason):
 def rel_error(x, y, floor=1e-8):
     """The largest difference of two arrays over their largest magnitude: max |x - y| / max(|x|, |y|, floor).
 
-    It is taken over the whole array: entry by entry, rounding on an entry that is truly 0 would read as an error of 1.
-    floor does the same for an array that is truly 0 throughout.
+    x, y: arrays of one shape, or numbers.  Returns a Python float, NaN if an entry is.
+    It is taken over the whole array: entry by entry, rounding in an entry that is truly 0 would count as an error of 1.
+    floor does the same for an array that is 0 everywhere.
     """
     difference, magnitude = np.max(np.abs(x - y)), max(np.max(np.abs(x)), np.max(np.abs(y)), floor)
     return float(difference) / float(magnitude)  # Python's inf / inf is a NaN without a warning
@@ -86,9 +88,10 @@ def rel_error(x, y, floor=1e-8):
 def eval_numerical_gradient(f, x, verbose=False, h=1e-5):
     """The gradient of a scalar function by central differences: df/dx_i = (f(x + h e_i) - f(x - h e_i)) / 2h + O(h^2).
 
-    f: called with x; it may ignore it and read the same array elsewhere, as a net reads its params, since each entry of
-    x is moved in place and put back.  x: any shape, float64.  verbose: log each entry as it is found.
-    Returns the gradient, of x's shape.  Raises ValueError for another dtype: a step of h drowns in its rounding.
+    f: called with x, returns a number; it may ignore its argument and read the same array elsewhere, as a net reads its
+    params, since each entry of x is changed in place and restored.  x: float64, any shape.  verbose: log each entry.
+    Returns the gradient, float64, of x's shape.  Raises ValueError for another dtype, whose rounding would hide a step
+    of h.
     """
     return eval_numerical_gradient_array(f, x, 1.0, h, verbose)
 
@@ -96,7 +99,7 @@ def eval_numerical_gradient(f, x, verbose=False, h=1e-5):
 def eval_numerical_gradient_array(f, x, df, h=1e-5, verbose=False):
     """The gradient of a loss with respect to x by central differences, where df is its gradient with respect to f(x).
 
-    f returns an array of df's shape; all else is as in `eval_numerical_gradient`.
+    f returns an array of df's shape; everything else is as in `eval_numerical_gradient`.
     """
     _check_float64(x)
     grad = np.empty(x.shape)
@@ -112,11 +115,12 @@ def eval_numerical_gradient_array(f, x, df, h=1e-5, verbose=False):
 def check_gradient(name, f, x, dx, tol=1e-7, h=1e-5, directions=None, seed=0):
     """Assert that dx is the gradient of the scalar function f at x.
 
-    directions: None compares each entry of dx with `eval_numerical_gradient`.  A number compares as many random
-    projections instead, sum(dx * u) with (f(x + h u) - f(x - h u)) / 2h for a random unit vector u: two calls of f
-    each, whatever the size of x, and any wrong entry shows in nearly all of them.
-    tol: the `rel_error` allowed, over a magnitude of at least 1e-3, since the numerical gradient has a rounding error
-    of its own, about 1e-16 f / h.  Raises AssertionError that says what differs, and where.
+    x: float64, any shape.  dx: an array of x's shape.
+    directions: None compares each entry of dx with `eval_numerical_gradient`.  A number n compares n random projections
+    instead, sum(dx * u) with (f(x + h u) - f(x - h u)) / 2h for a random unit vector u: two calls of f each, whatever
+    the size of x, and any wrong entry shows in nearly all of them.
+    tol: the `rel_error` allowed, over a magnitude of at least 1e-3, since the numerical gradient itself has a rounding
+    error of about 1e-16 f / h.  Raises AssertionError that says what differs, and where.
     """
     if directions is None:
         return _compare(name, dx, eval_numerical_gradient(f, x, h=h), tol)
@@ -139,8 +143,8 @@ def check_layer(forward, backward, *args, tol=1e-7, h=1e-5, directions=None, see
     """Assert that a layer's backward agrees with the numerical gradient of its forward, for a random dout.
 
     args: forward's arguments, float64 arrays first; a parameter dict may follow.  They are copied, not written to.
-    tol, h, directions: as in `check_gradient`.  log: takes the one line that reports success.
-    The arrays that forward and backward are given are read-only: a layer that writes into x or dout is a ValueError.
+    tol, h, directions: as in `check_gradient`.  log: called with the one line that reports success.
+    The arrays that forward and backward get are read-only, so a layer that writes into x or dout raises ValueError.
     """
     out, cache = forward(*_read_only(args))
     dout = np.random.default_rng([seed, 1]).standard_normal(out.shape)  # not what default_rng(seed) drew x from
@@ -172,7 +176,7 @@ def check_loss(loss_function, x, y, tol=1e-7, h=1e-5, directions=None, log=print
 def check_model(model, X, y, tol=1e-7, h=1e-5, directions=None, log=print):
     """Assert that model.loss(X, y) returns the gradient of its loss for each of model.params; as `check_layer`.
 
-    The model computes in float64, and its loss is the same at every call: give it a seed where it has dropout.
+    The model must compute in float64, and its loss must be the same at every call: with dropout, give it a seed.
     """
     _, grads = model.loss(X, y)
     if grads.keys() != model.params.keys():
@@ -186,7 +190,7 @@ def check_model(model, X, y, tol=1e-7, h=1e-5, directions=None, log=print):
 def must_fail(check, *args, log=print):
     """Assert that a check, such as `check_layer`, catches wrong code: check(*args) must raise.
 
-    log: takes the one line that says what the check found.
+    log: called with the one line that says what the check found.
     """
     try:
         check(*args)
@@ -197,7 +201,7 @@ def must_fail(check, *args, log=print):
 
 
 def _difference(f, x, step):
-    """f(x + step) - f(x - step), with x moved in place and put back to the bit."""
+    """f(x + step) - f(x - step), with x changed in place and restored bit for bit."""
     original = x.copy()
     try:
         x += step

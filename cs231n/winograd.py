@@ -1,4 +1,4 @@
-"""Convolution with 3 x 3 filters at stride 1 in a quarter of the multiplications: Winograd's F(4 x 4, 3 x 3).
+"""Convolution with 3 x 3 filters at stride 1 in fewer multiplications: Winograd's algorithm F(4 x 4, 3 x 3).
 
 In one dimension, four neighbouring outputs y_i = sum_k d_{i+k} g_k of a filter g of three read six inputs d and take
 4 * 3 = 12 multiplications.  They are coefficients of a product of polynomials, which is of degree 5 and hence known by
@@ -7,9 +7,10 @@ six values, here those at 0, 1, -1, 2, -2 and infinity; so six multiplications a
     y = A^T ((G g) * (B^T d)),  with the constant matrices A^T (4, 6), G (6, 3) and B^T (6, 6) below.
 
 In two dimensions rows and columns are transformed alike, and a tile of 4 x 4 outputs takes 6 * 6 = 36 multiplications
-in place of 16 * 9 = 144.  Summed over the channels, for many tiles at once, they are 36 matrix products.
+in place of 16 * 9 = 144.  Summed over the channels, for many tiles at once, they are 36 matrix products.  The
+transforms B^T, G and A^T multiply too, here as dense matrices, so the whole saves less than the products alone.
 
-The price is rounding: float32 results are good to about 1e-5 of their largest entry, where a plain sum reaches 1e-6.
+Rounding errors grow: float32 results are good to about 1e-5 of their largest entry, those of a plain sum to 1e-6.
 Source: Lavin and Gray, Fast algorithms for convolutional neural networks, CVPR 2016, section 4.
 """
 
@@ -35,19 +36,22 @@ B_T = np.array(
 
 
 def fits(w, stride, pad):
-    """Whether these filters (F, C, KH, KW) are of the kind, and of enough channels for it to pay."""
+    """Whether filters w (F, C, KH, KW) are 3 x 3, at stride 1, and have enough channels for the algorithm to pay."""
     F, C, KH, KW = w.shape
     return (KH, KW, stride) == (3, 3, 1) and pad <= 2 and min(F, C) >= 16
 
 
 def winograd_forward(x, w, b, pad):
-    """As `conv_forward_naive` at stride 1.  x (N, C, H, W), w (F, C, 3, 3), b (F,), pad 0 to 2.  Returns out."""
+    """As `conv_forward_naive` at stride 1.
+
+    x (N, C, H, W), w (F, C, 3, 3) and b (F,), float; pad: 0 to 2.  Returns out (N, F, H_out, W_out), of x's dtype.
+    """
     (F, C), H, W = w.shape[:2], x.shape[2] + 2 * pad - 2, x.shape[3] + 2 * pad - 2
     to_out, to_w, to_x = _transforms(x.dtype)
     out = np.empty((len(x), F, H, W), x.dtype)
 
     def forward(blocks):
-        # On each thread anew: out there BLAS would start threads of its own, which go on spinning beside these.
+        # Computed by each thread: outside, BLAS would start threads of its own, which go on spinning beside these.
         U = (to_w @ w.transpose(2, 3, 1, 0).reshape(9, -1)).reshape(36, C, F)
         for block in blocks:
             V = (to_x @ _patches(x[block], 6, H, W, pad)).reshape(36, -1, C)
@@ -60,9 +64,11 @@ def winograd_forward(x, w, b, pad):
 
 
 def winograd_backward(dout, x, w, pad, need_dx=True):
-    """As `conv_backward_naive` at stride 1.  Returns dx and dw.
+    """As `conv_backward_naive` at stride 1.
 
-    dw is forward's chain of products backwards: dM = A dY, dU = V^T dM and dw = G^T dU.
+    dout (N, F, H_out, W_out), x and w as in `winograd_forward`, float.  Returns dx (N, C, H, W), or None with
+    need_dx=False, and dw (F, C, 3, 3), of x's dtype.
+    dw is forward's chain of products, backwards: dM = A dY, dU = V^T dM and dw = G^T dU.
     dx is itself a convolution, of dout with the filters mirrored and their two channel axes swapped.
     """
     (F, C), (H, W) = w.shape[:2], dout.shape[2:]
@@ -88,15 +94,15 @@ def _transforms(dtype):
 
 
 def _tiles(length):
-    """How many tiles of 4 cover it."""
+    """How many tiles of 4 cover a length."""
     return -(-length // 4)
 
 
 def _patches(x, size, H, W, pad=0):
     """The patches of size x size pixels, 4 apart, for each tile of an output H x W: (size^2, examples * tiles * C).
 
-    Beyond x there are zeros.  A column more than is read keeps rows from lying a power of 2 apart in memory, where they
-    would crowd into a few lines of the cache.
+    Beyond x there are zeros.  One extra column, which is never read, keeps the rows from being a power of 2 apart in
+    memory, where they would share a few lines of the cache.
     """
     TH, TW = _tiles(H), _tiles(W)
     xp = np.zeros((*x.shape[:2], 4 * TH + size - 4, 4 * TW + size - 3), x.dtype)

@@ -194,7 +194,7 @@ def test_a_bad_mirror_alone_is_a_clear_error(tmp_path, mirrors, host, manner, sa
     mirrors(manner)
     with pytest.raises(DownloadError, match=says) as raised:
         fetch_cifar10(tmp_path)
-    assert "`make get-data` goes on" in str(raised.value)
+    assert "`make get-data` continues" in str(raised.value)
     assert_absent(tmp_path)
 
 
