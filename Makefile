@@ -6,25 +6,25 @@ VENV_PYTHON := .venv/bin/python
 SET_UP := .venv/.set-up
 FIRST := notebooks/01_fully_connected_nets.ipynb
 
-# A notebook's figures are drawn in the notebook, and its kernel is this environment's own, whatever the user's settings.
+# Whatever the user's settings, figures are drawn in the notebook, and its kernel is this environment's own.
 unexport MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
-# OpenBLAS, NumPy's matrix products: a thread of it that has no work sleeps after 2^16 cycles.  By default it spins for
-# some 20 ms, on a core that the next layer needs.
+# OpenBLAS computes NumPy's matrix products.  Its idle threads sleep after 2^16 cycles; by default they spin for about
+# 20 ms, on a core that the next layer needs.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
 .PHONY: help install lab get-data test grade student grade-submissions mutants test-notebooks notebooks bench train lint clean
 
 help: ## this text
-	@echo 'Usage: make TARGET. Each target first sets up .venv, once.'
+	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'PYTHON=python3.12 names the Python (3.11 to 3.13) that .venv is made with. LAB_ARGS, TEST_ARGS, GRADE_ARGS,'
 	@echo '... go to the program behind the target of that name, as in: make lab LAB_ARGS="--port=9999"'
 
-install: $(SET_UP) ## set up .venv alone: the pinned packages, and this one, editable
+install: $(SET_UP) ## only set up .venv: the pinned packages, and this one, editable
 
 lab: $(SET_UP) ## get the data and open JupyterLab on the first notebook
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
@@ -33,10 +33,10 @@ lab: $(SET_UP) ## get the data and open JupyterLab on the first notebook
 	exec $(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) \
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $$root $$blind $(LAB_ARGS)
 
-get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); goes on where it was cut off
+get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); resumes a download that was cut off
 	@$(VENV_PYTHON) -m cs231n.cifar10
 
-# Tests run on all cores at once, and each notebook on one of them, on which its matrix products then stay.
+# Tests run on all cores at once, and each notebook on one core, matrix products included.
 PARALLEL := --numprocesses=auto --dist=loadfile --benchmark-disable
 CHECK_NOTEBOOKS = OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --nbval notebooks $(PARALLEL) $(TEST_ARGS)
 
@@ -56,7 +56,7 @@ student: $(SET_UP) ## write the student edition, without solutions, and a zip of
 grade-submissions: $(SET_UP) ## grade a folder of submissions: make grade-submissions SUBMISSIONS=folder
 	@$(VENV_PYTHON) -m grading.instructor.submissions $(SUBMISSIONS) $(GRADE_ARGS)
 
-mutants: $(SET_UP) ## change the solutions in small ways, and see which changes the checks miss
+mutants: $(SET_UP) ## change the solutions in small ways, and list the changes that the checks miss
 	@$(VENV_PYTHON) -c 'import cosmic_ray' 2>/dev/null || \
 	  $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cosmic-ray==8.7.0
 	@$(VENV_PYTHON) -m grading.instructor.mutants $(MUTANTS_ARGS)
@@ -65,15 +65,15 @@ test-notebooks: $(SET_UP) ## get the data, and check every notebook against its 
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
 	@$(CHECK_NOTEBOOKS)
 
-notebooks: $(SET_UP) ## execute every notebook afresh, in place, and keep the outputs
+notebooks: $(SET_UP) ## execute every notebook in place, and keep the outputs
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
 	@$(VENV_PYTHON) -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
 	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-bench: $(SET_UP) ## measure speed, beside PyTorch on the same threads
+bench: $(SET_UP) ## measure speed, and PyTorch's on the same threads
 	@for file in tests/benchmarks/test_*.py; do \
 	  $(VENV_PYTHON) -m pytest $$file --benchmark-only $(BENCH_ARGS) || failed=1; \
-	done; [ -z "$$failed" ]  # each in a process of its own: what the allocator keeps from one slows or speeds the next
+	done; [ -z "$$failed" ]  # each in its own process: memory that the allocator keeps affects the next
 
 train: $(SET_UP) ## train the PyTorch ResNet on CIFAR-10, on a GPU where there is one
 	@$(VENV_PYTHON) -m cs231n.pytorch_cifar10 $(TRAIN_ARGS)
@@ -83,19 +83,19 @@ lint: $(SET_UP) ## check the style and the format of code and notebooks
 	$(VENV_PYTHON) -m ruff format --check . || failed=1; \
 	[ -z "$$failed" ]
 
-clean: ## remove .venv and all that the tools left behind; the data and the notebooks stay
+clean: ## remove .venv and everything that the tools wrote; keep the data and the notebooks
 	@rm -rf .venv build dist cs231n.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	@find . -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
-# The set-up. The stamp is written last and names the folder that it was made for: an interrupted set-up goes on at the
-# next call, and that of a folder which was moved, or whose Python is gone, is made anew.
+# The set-up. The stamp is written last and names the folder that it was made for: an interrupted set-up continues at the
+# next call, and it starts over if the folder was moved or its Python is gone.
 
 UP_TO_DATE := $(shell [ "$$(cat $(SET_UP) 2>/dev/null)" = "$$(pwd -P)" ] && $(VENV_PYTHON) -c '' 2>/dev/null && echo yes)
 ifneq ($(UP_TO_DATE),yes)
 .PHONY: $(SET_UP)
 endif
 
-# True where .venv was made for this folder (or by hand), by a Python that serves, and has a whole pip.
+# True if .venv was made for this folder (or by hand), by a supported Python, and has a working pip.
 USABLE = { [ ! -f $(SET_UP) ] || [ "$$(cat $(SET_UP))" = "$$(pwd -P)" ]; } && $(VENV_PYTHON) -c 'import pip, sys; \
 from importlib.metadata import files; sys.exit(not (files("pip") and (3, 11) <= sys.version_info[:2] <= (3, 13)))' 2>/dev/null
 
@@ -115,11 +115,11 @@ $(SET_UP): pyproject.toml constraints.txt
 	  stop "$(PYTHON) could not make .venv: $$(echo "$$said" | tail -n 1)"
 	@rm -rf .venv/lib/python3*/site-packages/~*
 	@for info in .venv/lib/python3*/site-packages/*.dist-info; do [ -f "$$info/RECORD" ] || rm -rf "$$info"; done
-	@echo 'Installing the packages of constraints.txt into .venv: several minutes; .venv/install.log tells how far it is'
+	@echo 'Installing the packages of constraints.txt into .venv: this takes several minutes; .venv/install.log shows the progress'
 	@pip() { $(VENV_PYTHON) -m pip install --disable-pip-version-check --constraint constraints.txt "$$@" >>.venv/install.log 2>&1; }; \
 	: >.venv/install.log; \
 	pip setuptools && pip --no-build-isolation --editable '.[all]' || { \
 	  why=$$(sed -n 's/^ *ERROR: //p' .venv/install.log | tail -n 1); \
-	  echo "make: pip failed: $${why:-$$(tail -n 1 .venv/install.log)} (all of it: .venv/install.log; make goes on from here)" >&2; \
+	  echo "make: pip failed: $${why:-$$(tail -n 1 .venv/install.log)} (full log: .venv/install.log; make continues from here)" >&2; \
 	  exit 1; }
 	@pwd -P >$(SET_UP)

@@ -1,4 +1,4 @@
-"""What the whole test run shares: where figures are drawn, and which tests need the real CIFAR-10."""
+"""Settings of the whole test run: where figures are drawn, and which tests need the real CIFAR-10."""
 
 import os
 
@@ -8,8 +8,8 @@ from cs231n.cifar10 import find_cifar10
 
 
 def pytest_configure(config):
-    # Figures go nowhere in tests, whatever the screen. A notebook's figures are among the outputs that --nbval
-    # compares: there the kernel, which inherits this variable, draws them inline.
+    # Tests show no figures. A notebook's figures are among the outputs that --nbval compares: its kernel, which
+    # inherits this variable, draws them inline.
     notebooks = config.getoption("nbval", False) or config.getoption("nbval_lax", False)
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline" if notebooks else "Agg"
 

@@ -1,4 +1,4 @@
-"""What the tests of the NumPy core share."""
+"""Settings and fixtures of the tests."""
 
 import pytest
 from hypothesis import settings
@@ -10,8 +10,8 @@ settings.load_profile("cs231n")
 
 @pytest.fixture(scope="module")
 def one_torch_thread():
-    """Torch on one thread: on arrays as small as these, threads cost more than they bring."""
-    import torch
+    """Torch on one thread, as the arrays of these tests are small."""
+    import torch  # here: 2 s of start-up, for some tests only
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
