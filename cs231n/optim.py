@@ -10,7 +10,7 @@ Each rule states its algorithm for one block of entries; `_in_blocks` applies it
 
 import numpy as np
 
-BLOCK = 1 << 13  # entries; the arrays of an Adam step, intermediate results included, then fit into a core's cache
+BLOCK = 1 << 15  # entries; of 2^13 to 2^15 the least time for 10 M parameters
 
 
 def sgd(w, dw, config=None):

@@ -151,7 +151,7 @@ def test_what_pip_says_last_is_the_one_line(copy):
     write_script(copy / VENV_PYTHON, fails)
     done = make("install", folder=copy)
     assert done.returncode == 2
-    assert "make: pip failed: No matching distribution (all of it: .venv/install.log" in done.stderr
+    assert "make: pip failed: No matching distribution (full log: .venv/install.log" in done.stderr
     assert "noise" not in done.stdout + done.stderr
 
 
