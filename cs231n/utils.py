@@ -7,7 +7,7 @@ import logging
 
 import numpy as np
 
-from cs231n import cifar10, shapes10
+from cs231n import shapes10
 from cs231n.arguments import check_count
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ def read_images(data_dir=None):
     (N, 3, 32, 32) uint8 and labels (N,) int64, 50,000 for training and 10,000 for testing.
     data_dir: as in `get_cifar10_data`.
     """
+    from cs231n import cifar10  # here: imported with its package, `python -m cs231n.cifar10` would load it twice
+
     try:
         folder = cifar10.fetch_cifar10(data_dir, retry=False)
     except cifar10.DownloadError as error:

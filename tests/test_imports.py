@@ -134,6 +134,12 @@ def test_the_checks_of_this_file_find_what_they_look_for():
     assert inside_functions("def f():\n    import torch  # here: 2 s of start-up") == []
 
 
+def test_a_module_that_runs_as_a_program_is_not_imported_with_its_package():
+    argv = [sys.executable, "-W", "error", "-m", "cs231n.cifar10", "--help"]
+    child = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert (child.returncode, child.stderr) == (0, "")
+
+
 def test_import_cs231n_loads_no_torch_and_no_matplotlib():
     code = "import sys, cs231n; print({'torch', 'matplotlib', 'tqdm', 'filelock'} & sys.modules.keys())"
     child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
