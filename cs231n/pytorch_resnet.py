@@ -15,9 +15,9 @@ SCORE_SCALE = 1 / 9
 
 
 class ResidualBlock(nn.Module):
-    """out = relu(x' + bn(conv(relu(bn(conv(x)))))), where x' is x, or conv 1x1 and bn of it where the shape changes.
+    """out = relu(x' + bn(conv(relu(bn(conv(x)))))), where x' is x, or bn(conv1x1(x)) where the shape changes.
 
-    x (N, c_in, H, W) -> out (N, c_out, H / stride, W / stride).
+    x (N, c_in, H, W) -> out (N, c_out, H / stride, W / stride), rounded up; x and out have the dtype of the weights.
     Source: He et al., Deep residual learning for image recognition, CVPR 2016, figure 2.
     """
 
@@ -35,6 +35,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x):
+        """The out (N, c_out, H / stride, W / stride) of x (N, c_in, H, W)."""
         return F.relu(self.shortcut(x) + self.residual(x))
 
 
