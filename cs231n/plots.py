@@ -1,7 +1,8 @@
-"""What the notebooks draw with: curves, image grids, filters and confusion matrices.
+"""Figures for the notebooks: curves, image grids, filters and confusion matrices.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart, and lines differ in dash as well.  A figure
-that is given data says so where the data is the stand-in and not CIFAR-10.
+The colours are those of Okabe and Ito, chosen to be distinguishable to colour-blind readers; lines also differ in their
+dashes.  A figure whose data is the stand-in, and not CIFAR-10, says so above its panels.
+Source of the colours: Okabe and Ito, Color universal design, 2008.
 """
 
 import math
@@ -16,9 +17,11 @@ DASHES = ("-", "--", "-.", ":")
 
 
 def figure(rows=1, cols=1, data=None, width=None, height=None, title=None):
-    """A figure and its axes, like `plt.subplots`; width and height are those of one panel, in inches.
+    """A figure of rows x cols panels; returns it and its axes, as `plt.subplots` does.
 
-    data: the dict that the figure is drawn from, as `get_cifar10_data` returns it.
+    width, height: of one panel, in inches (None: 4.2 and 3.2).  title: of the whole figure.  data: the dict that the
+    figure is drawn from, as `get_cifar10_data` returns it, of which only the name is used; with a stand-in's name, a
+    note is added to the title.
     """
     width, height = width or 4.2, height or 3.2
     fig, axes = plt.subplots(rows, cols, figsize=(cols * width, rows * height), layout="constrained")
@@ -31,7 +34,11 @@ def figure(rows=1, cols=1, data=None, width=None, height=None, title=None):
 
 
 def curves(ax, lines, x=None, xlabel=None, ylabel=None, title=None, legend=True):
-    """Draw lines, a dict from label to values, over x (None: 0, 1, 2, ...), and a legend where there are several."""
+    """Draw several lines into ax, and return ax.
+
+    lines: a dict from label to values (T,).  x (T,): shared by all lines (None: 0, 1, 2, ...).  xlabel, ylabel, title:
+    of ax.  legend: add one if there are two lines or more.
+    """
     for (label, values), color, dash in zip(lines.items(), cycle(COLORS), cycle(DASHES), strict=False):
         ax.plot(np.arange(len(values)) if x is None else x, values, dash, color=color, label=label, linewidth=1.8)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -43,7 +50,10 @@ def curves(ax, lines, x=None, xlabel=None, ylabel=None, title=None, legend=True)
 
 
 def band(ax, runs, x=None, xlabel=None, ylabel=None, title=None, legend=True):
-    """Like `curves`, where each label has values (runs, T): their mean, in a band of one standard deviation."""
+    """Like `curves`, for repeated runs: draw their mean, in a band of one standard deviation to either side.
+
+    runs: a dict from label to values (number of runs, T).  The standard deviation is over n, not n - 1.  Returns ax.
+    """
     for values, color in zip(runs.values(), cycle(COLORS), strict=False):
         mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
         steps = np.arange(len(mean)) if x is None else x
@@ -53,7 +63,11 @@ def band(ax, runs, x=None, xlabel=None, ylabel=None, title=None, legend=True):
 
 
 def training(solvers, data, title=None):
-    """The loss and the accuracies of solvers, a dict from label to Solver, each in a panel, over one legend."""
+    """Draw the training loss, the training accuracy and the validation accuracy, each in a panel, over one legend.
+
+    solvers: a dict from label to a trained Solver.  data, title: as for `figure`.  The loss is smoothed by `smooth`,
+    the accuracies are in percent.  Returns the figure.
+    """
     fig, (loss, train, val) = figure(1, 3, data, width=3.3, height=2.8, title=title)
     losses = {label: smooth(s.loss_history) for label, s in solvers.items()}
     curves(loss, losses, None, "step", "loss, smoothed", legend=False)
@@ -67,7 +81,10 @@ def training(solvers, data, title=None):
 
 
 def smooth(values, window=50):
-    """The running mean of the last few values, at most window of them and at most a tenth of all."""
+    """The running mean of values (T,): out[t] is the mean of the last k values up to t, or of all where t + 1 < k.
+
+    k is window, or a tenth of T if that is less, and at least 1.  Returns (T,) float64.
+    """
     values = np.asarray(values, float)
     window = max(1, min(window, len(values) // 10))
     sums = np.cumsum(np.concatenate([np.zeros(1), values]))
@@ -77,7 +94,11 @@ def smooth(values, window=50):
 
 
 def images(pictures, titles=None, data=None, cols=10, size=1.0, title=None):
-    """A grid of pictures (N, 3, H, W) in 0..255, each under its title."""
+    """A grid of images; returns the figure.
+
+    pictures (N, 3, H, W), of any numeric dtype, in 0 to 255; values outside are clipped.  titles: N strings, one above
+    each image (None: no titles).  data, title: as for `figure`.  cols: images in a row.  size: width of one, in inches.
+    """
     rows = math.ceil(len(pictures) / cols)
     height = size * (1.3 if titles is not None else 1.05)
     fig, axes = figure(rows, cols, data, size, height, title)
@@ -91,7 +112,10 @@ def images(pictures, titles=None, data=None, cols=10, size=1.0, title=None):
 
 
 def samples(data, per_class=10):
-    """Training images of each class, a class a row."""
+    """A grid with the first per_class training images of each class, one class per row; returns the figure.
+
+    data: as `get_cifar10_data` returns it; its mean_image is added to the images.
+    """
     names = data["class_names"]
     fig, axes = figure(len(names), per_class, data, 0.75, 0.75)
     for label, row in enumerate(axes):
@@ -106,25 +130,36 @@ def samples(data, per_class=10):
 
 
 def filters(weights, data=None, cols=16, title=None):
-    """Weights (N, 3, H, W) as pictures, each stretched so that 0 is grey and its largest magnitude reaches the end."""
+    """A grid of filters drawn as images; returns the figure.
+
+    weights (N, 3, H, W), float.  Each filter is scaled by its largest magnitude m: -m, 0 and m become 0, 127.5 (grey)
+    and 255.  data, title: as for `figure`.  cols: filters in a row.
+    """
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
     return images(127.5 * (1 + weights / np.where(largest, largest, 1)), None, data, cols, 0.62, title)
 
 
 def _show(ax, picture):
-    """Draw a picture (3, H, W) in 0..255."""
+    """Draw a picture (3, H, W), in 0 to 255, into ax."""
     ax.imshow(np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0), interpolation="nearest")
 
 
 def confusion_matrix(y_true, y_predicted, num_classes):
-    """How often each class (a row) was predicted as each class (a column): counts (num_classes, num_classes)."""
+    """counts[i, j]: how many examples of class i were predicted to be of class j.
+
+    y_true, y_predicted (N,): integers from 0 to num_classes - 1.  Returns counts (num_classes, num_classes) int64.
+    Raises IndexError for a class of num_classes or more.
+    """
     counts = np.zeros((num_classes, num_classes), int)
     np.add.at(counts, (y_true, y_predicted), 1)
     return counts
 
 
 def confusion(y_true, y_predicted, data, title=None):
-    """How often, in percent of each true class (a row), each class (a column) was predicted."""
+    """Draw the confusion matrix in percent of each true class: rows are true classes, columns predicted ones.
+
+    y_true, y_predicted (N,): integers.  data: as for `figure`; its class_names label the axes.  Returns the figure.
+    """
     names = data["class_names"]
     counts = confusion_matrix(y_true, y_predicted, len(names))
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -1,8 +1,8 @@
-"""What each idea of the recipe speedrun brings: `python -m cs231n.pytorch_cifar10 ablate --seeds 5`.
+"""Measure what each idea of the recipe speedrun contributes: `python -m cs231n.pytorch_cifar10 ablate --seeds 5`.
 
-It trains with all ideas, and without each in turn, so many times, and writes a table.  Accuracy is that of the
-validation images after the last epoch, since the test set must not choose a recipe; seconds are those of training
-alone, after some steps to warm up.
+It trains with all ideas, and without each of them in turn, over several seeds, and writes a table.  The accuracy is
+measured on the validation images after the last epoch, because the test set must not be used to choose a recipe.  The
+seconds are those of training alone, without validation and warm-up.
 """
 
 import logging
@@ -20,12 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 def ablate(recipe, seeds, data_dir, output_dir, device, compiled=False):
-    """Train by recipe, a `Speedrun`, with each idea of ABLATIONS turned off in turn, and return the table's rows.
+    """Train by recipe with all ideas, then with each idea of ABLATIONS turned off, and return the rows of a table.
 
-    seeds: how many runs of each, with the seeds recipe.seed, recipe.seed + 1, ....  After each run, the table in
-    output_dir, `ablation.csv`, is replaced by a longer one: without, n, mean and standard deviation (over n - 1; empty
-    for one run) of val_acc and of seconds.  Each run's own files lie in a folder of output_dir.
-    Raises ValueError for a recipe that already lacks an idea.
+    recipe: a `Speedrun`.  seeds: runs of each variant, with the seeds recipe.seed, recipe.seed + 1, ....  data_dir: as
+    in `cs231n.utils.get_cifar10_data`.  output_dir: gets the table, `ablation.csv`, which is replaced after each run,
+    and a folder for each run's own files.  device: a torch.device.  compiled: train through torch.compile.
+
+    Each row is a dict: without, the idea left out, or nothing; n, the number of runs; val_acc_mean and val_acc_std, of
+    the validation accuracy, from 0 to 1; seconds_mean and seconds_std, of the training time.  std is the sample
+    standard deviation (over n - 1), and empty for one run.
+    Raises ValueError for a recipe that already lacks an idea or for seeds below 1, and what `read_splits` and
+    `Training.run` raise.
     """
     check_count("seeds", seeds, 1)
     for idea, change in ABLATIONS.items():

@@ -1,15 +1,16 @@
-"""Train a residual net on CIFAR-10 with PyTorch, on a GPU where there is one: `python -m cs231n.pytorch_cifar10`.
+"""Train a residual net on CIFAR-10 with PyTorch, on a GPU if there is one: `python -m cs231n.pytorch_cifar10`.
 
-    python -m cs231n.pytorch_cifar10 --recipe speedrun --help            the options of a recipe
-    python -m cs231n.pytorch_cifar10 --preset tiny                       some seconds on a CPU
+    python -m cs231n.pytorch_cifar10 --recipe speedrun --help            shows the options of a recipe
+    python -m cs231n.pytorch_cifar10 --preset tiny                       trains a small net, in seconds on a CPU
     python -m cs231n.pytorch_cifar10 --resume                            continues a run that was stopped
     torchrun --nproc-per-node=2 -m cs231n.pytorch_cifar10                trains on two GPUs
     python -m cs231n.pytorch_cifar10 predict runs/classic/best.pt x.png  classifies image files
-    python -m cs231n.pytorch_cifar10 ablate --seeds 5                    what each idea of speedrun adds
+    python -m cs231n.pytorch_cifar10 ablate --seeds 5                    measures what each idea of speedrun adds
 
-5,000 training images are held out for validation and choose the best epoch; the test set is read once, at the end.
-Three times are reported: training alone, without validation and warm-up; the warm-up, in which a compiler works; and
-the whole run, from reading the data to the test.
+5,000 training images are held out, and the epoch with the best accuracy on them is chosen; the test set is read once,
+at the end.  Three times are reported: training alone, without validation and warm-up; the warm-up, a few steps that are
+undone, during which torch.compile compiles; and the whole run, from reading the data to the test.  docs/gpu.md lists
+what was measured on a GPU.
 """
 
 import argparse
@@ -47,7 +48,12 @@ PROGRAM = "python -m cs231n.pytorch_cifar10"
 
 
 def main(argv=None):
-    """The command line.  Returns the exit status."""
+    """Run the command line argv (None: that of the process).  Returns the exit status.
+
+    0: success.  1: an error, logged as one line, such as a setting outside its limits or a file that cannot be read.
+    130: Ctrl-C.  Raises SystemExit, as argparse does, for --help (0) and for an unknown option (2).  Any other error is
+    a fault of the program and is passed on.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         argv = ["train", *argv]
@@ -64,24 +70,24 @@ def main(argv=None):
     except RuntimeError as error:
         if not tells_of_a_lost_process(error):
             raise
-        logger.error("Another process is lost: %s", reason(error))
+        logger.error("Another process failed: %s", reason(error))
         return 1
     except KeyboardInterrupt:
         if args.command == "train":
-            logger.error("Stopped by Ctrl-C; --resume goes on from the last complete epoch.")
+            logger.error("Stopped by Ctrl-C; --resume continues from the last complete epoch.")
         else:
             logger.error("Stopped by Ctrl-C.")
         return 130
 
 
 def _parse(argv):
-    """The options in argv, whose first word is a command."""
+    """The parsed options of argv, whose first word is a command."""
     parser = argparse.ArgumentParser(prog=PROGRAM)
     commands = parser.add_subparsers(dest="command")
     for name, command in COMMANDS.items():
         prog = PROGRAM if name == "train" else f"{PROGRAM} {name}"
         usage = None if name == "predict" else f"{prog} [options]"  # a recipe's options would fill a page
-        # No abbreviations: --recipe and --preset are looked for before the other options are known.
+        # No abbreviations: --recipe and --preset are parsed before the other options are known.
         options = commands.add_parser(name, prog=prog, usage=usage, description=command.description, allow_abbrev=False)
         if name == argv[0]:
             command.add_options(options, argv[1:])
@@ -106,7 +112,7 @@ def _add_ablation_options(parser, argv):
     recipe = choose_recipe(argv, names)
     group = _add_run_options(parser, "runs/ablation")
     group.add_argument(
-        "--seeds", type=int, default=5, metavar="N", help="how often to run each, from --seed on (default: 5)"
+        "--seeds", type=int, default=5, metavar="N", help="runs of each variant, with seeds from --seed on (default: 5)"
     )
     add_recipe_options(parser, recipe, names)
 
@@ -116,22 +122,23 @@ def _add_run_options(parser, output_dir):
     device, folder = best_device(), Path(output_dir)
     group.add_argument("--device", default=device, help=f"cuda, cuda:1, mps or cpu (default: {device})")
     group.add_argument("--data-dir", help="folder that holds CIFAR-10, or will (default: CS231N_DATA_DIR, or data/)")
-    group.add_argument("--output-dir", type=Path, default=folder, help=f"for what it writes (default: {folder})")
-    group.add_argument("--compile", action="store_true", help="train through torch.compile")
-    group.add_argument("--deterministic", action="store_true", help="compute the same bits at every run")
+    group.add_argument("--output-dir", type=Path, default=folder, help=f"folder to write to (default: {folder})")
+    text = "train through torch.compile; not under bf16, the default on CUDA: see docs/gpu.md"
+    group.add_argument("--compile", action="store_true", help=text)
+    group.add_argument("--deterministic", action="store_true", help="make repeated runs agree bit for bit")
     return group
 
 
 @contextmanager
 def _recipe_and_device(args):
-    """What args ask for; within, processes are joined and the run is deterministic, where that is asked for."""
+    """A context with the recipe and the device of args, the group of processes, and determinism if args ask for it."""
     recipe, device = recipe_from(args), usable_device(args.device)
     with processes(device), determinism(args.deterministic, device):
         yield recipe, device
 
 
 def _train(args):
-    """Train, test, and write down the settings and the result."""
+    """Train, test, and write the settings and the result.  Returns the exit status."""
     with _recipe_and_device(args) as (recipe, device):
         _train_and_test(recipe, args, device)
     return 0
@@ -144,18 +151,18 @@ def _train_and_test(recipe, args, device):
     training = Training(recipe, train, val, args.output_dir, args.compile, args.workers)
     if args.resume:
         training.resume()
-    tell = logger.info if rank() == 0 else logger.debug
-    tell("%s on %s, %d images, %d of %d epochs done", train.name, device, len(train), training.epoch, recipe.epochs)
+    report = logger.info if rank() == 0 else logger.debug
+    report("%s on %s, %d images, %d of %d epochs done", train.name, device, len(train), training.epoch, recipe.epochs)
     if rank() == 0:
         _write_configuration(recipe, args, device)
     training.run()
     best, folder = 100 * training.best_val_acc, args.output_dir
-    tell("best validation accuracy %.2f %%; checkpoints in %s", best, folder)
+    report("best validation accuracy %.2f %%; checkpoints in %s", best, folder)
     test_loss, test_acc = training.evaluate(test)
-    tell("test accuracy on %s: %.2f %%", test.name, 100 * test_acc)
+    report("test accuracy on %s: %.2f %%", test.name, 100 * test_acc)
     seconds = {name: getattr(training, name) for name in ("training_seconds", "warm_up_seconds")}
     seconds["run_seconds"] = time.perf_counter() - start
-    tell("training %.1f s, without validation and the warm-up of %.1f s; the whole run %.1f s", *seconds.values())
+    report("training %.1f s, without validation and the warm-up of %.1f s; the whole run %.1f s", *seconds.values())
     if rank() == 0:
         result = {"data": test.name, "val_acc": training.best_val_acc, "test_loss": test_loss, "test_acc": test_acc}
         write_json(folder / "result.json", result | seconds)
@@ -175,7 +182,7 @@ def _draw_curves(folder, data_name):
     try:
         pytorch_files.draw_curves(folder / "curves.png", read_csv(folder / "log.csv"), data_name)
     except ImportError:
-        logger.info("No curves are drawn: matplotlib is not installed.")
+        logger.info("No curves were drawn: matplotlib is not installed.")
 
 
 def _ablate(args):
@@ -183,12 +190,16 @@ def _ablate(args):
         if world_size() > 1:
             raise ValueError(f"ablate: wanted one process, got {world_size()}")
         pytorch_ablation.ablate(recipe, args.seeds, args.data_dir, args.output_dir, device, args.compile)
-    logger.info("The table is %s", args.output_dir / "ablation.csv")
+    logger.info("Wrote the table to %s", args.output_dir / "ablation.csv")
     return 0
 
 
 class Command(NamedTuple):
-    """A command of the command line.  add_options: called with its parser and its words; run: with the options."""
+    """A command of the program.
+
+    description: for --help.  add_options(parser, argv): adds its options to a parser; argv are the words after it.
+    run(args): runs it with the parsed options, and returns the exit status.
+    """
 
     description: str
     add_options: Callable
@@ -197,8 +208,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("Train a residual net on CIFAR-10.", _add_training_options, _train),
-    "ablate": Command("Train without each idea of speedrun in turn.", _add_ablation_options, _ablate),
-    "predict": Command("Classify image files by a checkpoint.", pytorch_predict.add_options, pytorch_predict.run),
+    "ablate": Command("Train speedrun with all ideas, and without each in turn.", _add_ablation_options, _ablate),
+    "predict": Command("Classify image files with a trained net.", pytorch_predict.add_options, pytorch_predict.run),
 }
 
 

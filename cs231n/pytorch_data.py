@@ -1,10 +1,10 @@
-"""The images of a run, as normalized batches on its device, by one of two ways.
+"""The images of a run, as normalized batches on its device, from one of two loaders.
 
 `DeviceBatches` keeps all images on the device as bytes, and crops, flips and normalizes a whole batch at a time there.
-`TorchvisionBatches` is the way that most code takes: torchvision's transforms, an image at a time, in a DataLoader.
+`TorchvisionBatches` applies torchvision's transforms to one image at a time, in a DataLoader.
 
-What an epoch draws depends on the seed and on the epoch's number alone, so that a run which was stopped draws the same
-again; and each process of several draws all of it and takes its share.
+The random draws of an epoch depend only on the seed and on the epoch's number, so a resumed run repeats them.  Where
+there are several processes, each makes all of the draws and uses its share.
 """
 
 import numpy as np
@@ -17,15 +17,16 @@ from cs231n.cifar10 import CLASS_NAMES
 from cs231n.pytorch_device import memory_format, rank, world_size
 from cs231n.utils import read_images
 
-VALIDATION = 5000  # of the 50,000 training images, the last ones
-FLIPS, EPOCH = range(2)  # what a generator, seeded by the run's seed, this and a number, is for
+VALIDATION = 5000  # images held out, the last of the 50,000 for training
+FLIPS, EPOCH = range(2)  # purposes of `seeded_generator`
 
 
 class Images:
-    """Images (N, 3, 32, 32) uint8 and labels (N,) on a device.
+    """Images x (N, 3, 32, 32) uint8, labels y (N,) int64, and what normalizes and names them.
 
-    statistics: the mean and the standard deviation of each channel, (3,) each, in 0 to 255 (None: those of x).
-    name and class_names: the data set's.
+    x, y: arrays or tensors; both are moved to device.  statistics: the mean and the standard deviation of each
+    channel, two float32 tensors (3,) on the device, in units of a pixel's 0 to 255 (None: those of x).  name,
+    class_names: of the data set.
     """
 
     def __init__(self, x, y, device, statistics=None, name="CIFAR-10", class_names=CLASS_NAMES):
@@ -40,17 +41,21 @@ class Images:
         return len(self.x)
 
     def batches(self, batch_size):
-        """Yield x (n, 3, 32, 32) float32 and y (n,), n <= batch_size, in order: this process's share of all images."""
+        """Yield this process's share of all images in order, in batches of n <= batch_size.
+
+        Each is a pair of x (n, 3, 32, 32) float32, normalized, and y (n,) int64, on the device.
+        """
         share = slice(rank(), None, world_size())
         for x, y in zip(self.x[share].split(batch_size), self.y[share].split(batch_size), strict=True):
             yield normalized(x, self.statistics), y
 
 
 def read_splits(data_dir, train_images, device):
-    """The first train_images training images, the 5,000 held out for validation, and the test set, each as `Images`.
+    """The first train_images training images, the 5,000 held out for validation, and the test set, as three `Images`.
 
-    All are normalized by the statistics of the first.  data_dir: as in `cs231n.utils.get_cifar10_data`.
-    Raises ValueError for more training images than there are.
+    All three are normalized by the statistics of the first.  data_dir: as in `cs231n.utils.get_cifar10_data`, which
+    also says what happens where the data is absent.  device: where the images are kept.
+    Raises ValueError unless train_images is from 1 to 45,000, all that are not held out.
     """
     name, class_names, (x_train, y_train, x_test, y_test) = read_images(data_dir)
     check_count("train_images", train_images, 1, len(x_train) - VALIDATION)
@@ -60,19 +65,24 @@ def read_splits(data_dir, train_images, device):
 
 
 def normalized(x, statistics):
-    """(x - mean) / std for each channel of x (N, 3, H, W), as float32 in the memory format that suits the device."""
+    """Normalize each channel: out = (x - mean) / std.
+
+    x (N, 3, H, W) uint8; statistics: mean and std, (3,) float32 each, on x's device.  Returns out (N, 3, H, W) float32,
+    in the `memory_format` of the device.
+    """
     mean, std = (s[:, None, None] for s in statistics)
     return ((x - mean) / std).contiguous(memory_format=memory_format(x.device))
 
 
 class DeviceBatches:
-    """Training batches from images that lie on the device; each image is cropped and flipped by itself.
+    """Training batches from images on the device; each image is cropped and flipped independently.
 
-    batch_size: images in a step, over all processes; what does not fill a batch is left out of its epoch.
-    pad: pixels by which a crop may be shifted, either way.
-    alternating: an image is flipped in every second epoch, half of the images in the even ones, and so is shown both
-    ways in any two epochs; else it is flipped or not with probability 1/2 each time.
-    Raises ValueError where the processes cannot share a batch evenly.
+    images: `Images`.  batch_size: images in a step, over all processes, at most all images; images left over after
+    the last full batch are skipped in that epoch.  pad: pixels by which a crop may be shifted in each direction.
+    alternating: True, an image is flipped in every second epoch, one half of the images in even epochs and the other
+    in odd ones, so any two successive epochs show both versions of each image; False, it is flipped with probability
+    1/2 each time.  seed: an int from 0.  steps: the number of batches in an epoch.
+    Raises ValueError where batch_size is not a multiple of the number of processes.
     Source of the alternation: Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, 2024, arXiv 2404.00498.
     """
 
@@ -83,7 +93,11 @@ class DeviceBatches:
         _check_shares(self.batch_size)
 
     def epoch(self, number):
-        """Yield x (n, 3, 32, 32) float32 and y (n,): this process's share of each batch of epoch number, from 0."""
+        """Yield this process's share of each batch of an epoch; number counts from 0.
+
+        Each is a pair of x (n, 3, 32, 32) float32, normalized, and y (n,) int64, on the device, where n is batch_size
+        over the number of processes.
+        """
         x, y = self.images.x, self.images.y
         generator = seeded_generator(x.device, self.seed, EPOCH, number)
         order = torch.randperm(len(x), generator=generator, device=x.device)
@@ -95,7 +109,7 @@ class DeviceBatches:
             yield normalized(batch, self.images.statistics), y[chosen]
 
     def _flips(self, number, generator):
-        """Whether each image is flipped in epoch number, (N,)."""
+        """Whether each image is flipped in epoch number: (N,) bool."""
         if self.alternating:
             generator = seeded_generator(generator.device, self.seed, FLIPS, 0)  # the same in every epoch
         flips = torch.rand(len(self.images), generator=generator, device=generator.device) < 0.5
@@ -103,7 +117,12 @@ class DeviceBatches:
 
 
 def shifted(x, dy, dx, pad):
-    """The window of each image of x (N, C, H, W), padded by pad with 0, whose corner is at its dy, dx (N,)."""
+    """Crop each image, padded with zeros, at its own offset.
+
+    out[n, c, i, j] = x[n, c, i + dy[n] - pad, j + dx[n] - pad], where x is 0 outside of the image.
+    x (N, C, H, W), of any dtype; dy, dx (N,) int64, from 0 to 2 pad; pad in pixels.
+    Returns out (N, C, H, W) in the dtype of x.
+    """
     H, W = x.shape[2:]
     rows = (torch.arange(H, device=x.device) + dy[:, None])[:, :, None]  # (N, H, 1)
     columns = (torch.arange(W, device=x.device) + dx[:, None])[:, None, :]  # (N, 1, W)
@@ -113,20 +132,24 @@ def shifted(x, dy, dx, pad):
 
 
 def mirrored(x, flips):
-    """x (N, C, H, W) with each image mirrored, left to right, where flips (N,) is True."""
+    """Mirror the chosen images left to right.
+
+    out[n, c, i, j] = x[n, c, i, W - 1 - j] where flips[n] is True, and x[n, c, i, j] elsewhere.
+    x (N, C, H, W), of any dtype; flips (N,) bool.  Returns out (N, C, H, W) in the dtype of x.
+    """
     return torch.where(flips[:, None, None, None], x.flip(3), x)
 
 
 class TorchvisionBatches:
-    """The like of `DeviceBatches`, by torchvision.transforms.v2 and a DataLoader; flips are drawn each time.
+    """Like `DeviceBatches`, through torchvision.transforms.v2 and a DataLoader; each flip has probability 1/2.
 
-    The order is that of `DeviceBatches`.  workers: processes that prepare images (0: this one).  Each image gets a seed
-    of its own, so that neither their number nor that of the training's processes matters.
-    Raises ValueError as `DeviceBatches` does.
+    The images come in the order of `DeviceBatches`.  workers: processes that prepare images (0: none but this one).
+    Each image is drawn with its own seed, so the result depends neither on workers nor on the number of training
+    processes.  Raises ValueError as `DeviceBatches` does, and ImportError where torchvision is not installed.
     """
 
     def __init__(self, images, batch_size, pad, seed, workers=0):
-        from cs231n.pytorch_vision import torchvision  # here: 1.2 s of start-up, for one loader of two
+        from cs231n.pytorch_vision import torchvision  # here: the other loader does without it
 
         v2, device = torchvision.transforms.v2, images.x.device
         self.batch_size, self.device, self.seed = min(batch_size, len(images)), device, seed
@@ -151,13 +174,13 @@ class TorchvisionBatches:
         )
 
     def epoch(self, number):
-        """As `DeviceBatches.epoch`."""
+        """Yield batches as `DeviceBatches.epoch` does."""
         self._number = number
         for x, y in self.loader:
             yield x.to(self.device, memory_format=memory_format(self.device), non_blocking=True), y.to(self.device)
 
     def __iter__(self):
-        """Yield, for each batch of this epoch, this process's share of it: pairs of an image's index and its seed."""
+        """Yield this process's share of each batch of the epoch, as a list of pairs: an image's index and its seed."""
         generator = seeded_generator("cpu", self.seed, EPOCH, self._number)
         order = torch.randperm(len(self.loader.dataset), generator=generator)
         seeds = torch.randint(0, 2**62, (len(order),), generator=generator)
@@ -166,11 +189,12 @@ class TorchvisionBatches:
             yield list(zip(chosen.tolist(), seeds[chosen].tolist(), strict=True))
 
     def __len__(self):
+        """The number of batches in an epoch, for the DataLoader."""
         return self.steps
 
 
 class _Transformed:
-    """A data set for a DataLoader: transform of image and label, for a pair of index and seed."""
+    """A data set for a DataLoader: for a pair of index and seed, the transformed image and its label."""
 
     def __init__(self, x, y, transform):
         self.x, self.y, self.transform = x, y, transform
@@ -180,19 +204,22 @@ class _Transformed:
 
     def __getitem__(self, pair):
         index, seed = pair
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from PyTorch's global generator alone
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from PyTorch's global generator only
             torch.default_generator.manual_seed(seed)
             return self.transform(self.x[index]), self.y[index]
 
 
 def seeded_generator(device, seed, purpose, number):
-    """The generator for one purpose at one point of a run."""
+    """A torch.Generator on device, for one purpose at one point of a run.
+
+    seed, number: ints from 0; number is an epoch, for example.  purpose: FLIPS or EPOCH.
+    """
     words = np.random.SeedSequence([seed, purpose, number]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(words[0] >> np.uint64(1)))
 
 
 def share_of_batch(step, batch_size):
-    """Where this process's share of a step's batch lies in the epoch's order."""
+    """The slice of the epoch's order that is this process's share of a step's batch."""
     share = batch_size // world_size()
     start = step * batch_size + rank() * share
     return slice(start, start + share)

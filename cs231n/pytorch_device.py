@@ -1,9 +1,9 @@
-"""Where a run takes place: one device, or one for each of the processes that torchrun started.
+"""Where a run takes place: on one device, or on one for each of the processes that torchrun started.
 
-Under torchrun, N processes compute what one process would: each holds the same weights and takes its share of every
-batch, and DistributedDataParallel averages their gradients.  That average is the gradient of the whole batch only if
-batch norm, too, takes the mean and the variance of the whole batch; `synchronize_batchnorm` sees to it.  With the
-statistics of each share alone, the result would depend on the number of processes.
+Under torchrun, N processes compute what one process would: each has the same weights and takes its share of every
+batch, and DistributedDataParallel averages their gradients.  This average is the gradient of the whole batch only if
+batch norm, too, uses the mean and the variance of the whole batch, which `synchronize_batchnorm` arranges.  With the
+statistics of each share, the result would depend on the number of processes.
 """
 
 import os
@@ -15,22 +15,26 @@ import torch.distributed as dist
 from torch import nn
 
 KINDS = "cuda", "mps", "cpu"
-TIMEOUT = timedelta(minutes=5)  # for one exchange between processes; torchrun stops them all far earlier if one dies
+TIMEOUT = timedelta(minutes=5)  # of one exchange; if a process dies, torchrun does not wait for it to stop the others
 
 
 def best_device():
-    """The name of this machine's fastest kind of device."""
+    """The default device's name: cuda if PyTorch finds a CUDA GPU, else mps if it finds Apple's, else cpu."""
     if torch.cuda.is_available():
         return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
 
 
 def usable_device(name):
-    """torch.device(name); of several processes on several GPUs, each has its own under the name cuda.
+    """The torch.device of a name; under torchrun, cuda is the GPU with this process's number, LOCAL_RANK.
 
-    Raises ValueError unless it is cuda, mps or cpu, and PyTorch can put an array there.
+    Raises ValueError unless the name is cuda, mps or cpu, perhaps with a number (cuda:1), and PyTorch can allocate a
+    tensor there.
     """
-    name = f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     if name.partition(":")[0] not in KINDS:
         raise ValueError(f"device: wanted {', '.join(KINDS)}, or one with a number, such as cuda:1; got {name!r}")
     try:
@@ -41,28 +45,31 @@ def usable_device(name):
 
 
 def reason(error):
-    """The first sentence of what an error of PyTorch says, which may go on for a page."""
+    """The first sentence of an error's message, without its full stop; PyTorch's messages can fill a page."""
     return str(error).strip().partition("\n")[0].partition(". ")[0].removesuffix(".")
 
 
 def device_name(device):
-    """What a GPU calls itself; of another device, its kind."""
+    """The model name of a CUDA device, such as NVIDIA H200; for any other device, its type: mps or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def memory_format(device):
-    """Channels last suits a GPU's tensor cores; on a CPU, this net's backward pass in torch 2.13 crashes with it."""
+    """The memory format of images and filters: torch.channels_last on CUDA, torch.contiguous_format elsewhere."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def autocast(device, precision):
-    """A context in which convolutions and products are in bfloat16; precision auto: on a CUDA device alone."""
+    """A context in which convolutions and matrix products compute in bfloat16, if precision asks for it.
+
+    precision: bf16, always; float32, never; auto, on CUDA only.
+    """
     enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def wait_for(device):
-    """Return when device has done all that was asked of it: a clock read before that shows the asking alone."""
+    """Return when device has finished all work queued on it, so that a clock read afterwards includes that work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -71,11 +78,16 @@ def wait_for(device):
 
 @contextmanager
 def determinism(wanted, device):
-    """With wanted, a run gives the same bits on device again; without, cuDNN may choose its fastest algorithms."""
+    """A context that makes a repeated run agree bit for bit, if wanted; on a GPU this has not been measured.
+
+    wanted: True, PyTorch uses deterministic algorithms only, and raises RuntimeError for an operation that has none;
+    False, cuDNN may time its algorithms on a CUDA device and choose among them.  On exit the old settings are restored;
+    the environment variable CUBLAS_WORKSPACE_CONFIG, which deterministic cuBLAS needs, stays set.
+    """
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not wanted
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS needs it
     torch.use_deterministic_algorithms(wanted)
     try:
         yield
@@ -84,12 +96,15 @@ def determinism(wanted, device):
         torch.backends.cudnn.benchmark = before[1]
 
 
-# Many processes
+# Several processes
 
 
 @contextmanager
 def processes(device):
-    """Within it, the processes that torchrun started, if it did, are joined; device: this one's."""
+    """A context in which the processes that torchrun started, if it did, form a group; device: that of this process.
+
+    They communicate through NCCL on CUDA and Gloo elsewhere; one exchange may take at most TIMEOUT.
+    """
     if "WORLD_SIZE" not in os.environ:
         yield
         return
@@ -97,29 +112,29 @@ def processes(device):
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     yield
-    dist.destroy_process_group()  # not after an error: it could wait for a process that is no more
+    dist.destroy_process_group()  # not after an error: it could wait for a process that has ended
 
 
 def tells_of_a_lost_process(error):
-    """Whether a RuntimeError comes from the exchange with another process, or from the end of a loader's.
+    """Whether a RuntimeError means that another process of the run, or a worker of its DataLoader, has failed.
 
-    Those of gloo and of a DataLoader have no type of their own.
+    Errors of Gloo and of a DataLoader have no type of their own, and are recognized by their messages.
     """
     return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "DataLoader worker ("))
 
 
 def rank():
-    """This process's number, from 0; process 0 alone writes files and shows progress."""
+    """The number of this process, from 0; only process 0 writes files and shows progress."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size():
-    """How many processes there are."""
+    """The number of processes, 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def sum_over_processes(x):
-    """x, summed over all processes, without a gradient."""
+    """The sum of x over all processes, in the shape and dtype of x, without a gradient; x itself is not changed."""
     if dist.is_initialized():
         x = x.clone()
         dist.all_reduce(x)
@@ -127,7 +142,7 @@ def sum_over_processes(x):
 
 
 class _Sum(torch.autograd.Function):
-    """y = sum of the x of all processes.  Each y depends on each x, so that dx is the sum of all dy."""
+    """y = the sum of x over all processes, in each of them.  Each y depends on each x, so dx is the sum of all dy."""
 
     @staticmethod
     def forward(ctx, x):
@@ -139,12 +154,20 @@ class _Sum(torch.autograd.Function):
 
 
 class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose mean and variance are those of the whole batch, over all processes; x (N, C, H, W).
+    """Batch norm with the mean and the variance of the whole batch, over all processes.
 
-    torch.nn.SyncBatchNorm does the same on GPUs alone; this runs, and is tested, on a CPU too.
+    torch.nn.SyncBatchNorm does the same, but needs a GPU; this class runs, and is tested, on a CPU too.
+    Source: Ioffe and Szegedy, Batch normalization, ICML 2015, algorithm 1.
     """
 
     def forward(self, x):
+        """out = gamma (x - mu) / sqrt(var + eps) + beta, for each channel of x (N, C, H, W), of any float dtype.
+
+        In training, mu and var are those of the n values of a channel in all processes, computed in float32, and the
+        running statistics are updated in place: running <- (1 - momentum) running + momentum batch, where the batch's
+        variance is the unbiased one, var n / (n - 1).  In evaluation mode, mu and var are the running statistics.
+        Returns out (N, C, H, W), in training in the dtype of x.  Every process must have as many values.
+        """
         if not self.training:
             return super().forward(x)
         x_full, axes = x.float(), (0, 2, 3)
@@ -161,7 +184,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
 
 
 def synchronize_batchnorm(model):
-    """Make each batch norm of model one over all processes; its weights and its statistics stay where they are."""
+    """Turn each nn.BatchNorm2d of model, in place, into a `SynchronizedBatchNorm` with the same state."""
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SynchronizedBatchNorm  # it has the same state, and another forward
+            module.__class__ = SynchronizedBatchNorm  # the same state, with another forward

@@ -1,19 +1,24 @@
-"""Optimizers for the recipes: AdamW or Nesterov's SGD from PyTorch, Muon written out, and averages of the weights."""
+"""Optimizers for the recipes: PyTorch's AdamW and Nesterov SGD, Muon, and averages of the weights."""
 
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-FUSED = ("cuda", "cpu")  # devices on which PyTorch updates all weights in one kernel
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315), 5  # the polynomial's a, b and c, and how often it is applied
+FUSED = ("cuda", "cpu")  # devices on which the fused optimizers of torch.optim are used
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315), 5  # the polynomial's a, b and c, and the number of iterations
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalized:  v = mu v + dw;  w = w sqrt(c_out) / |w| - lr U V^T, where U S V^T = mu v + dw.
+    """Nesterov momentum, orthogonalized, for weights that a batch norm follows.
 
-    For each weight (c_out, ...), read as a matrix of c_out rows.  A norm follows the layer, so that the size of w has
-    no effect on what the net computes: it is held at sqrt(c_out), the most that U V^T has, in place of weight decay.
+        v <- mu v + dw,   w <- w sqrt(c_out) / |w| - lr U V^T,   where U S V^T = dw + mu v.
+
+    Each weight (c_out, ...), of any float dtype, is read as a matrix of c_out rows, and |w| is its Frobenius norm.  Up
+    to the eps of the batch norm, a factor on w does not change the net's output, so |w| is reset to sqrt(c_out) before
+    each update; there is no weight decay.  |U V^T| is at most sqrt(c_out).
+
+    params: weights, or groups of them, as in torch.optim.  lr: the learning rate.  momentum: mu, from 0 to 1.
     Source: Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024.
     """
 
@@ -22,6 +27,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
+        """Update in place each weight that has a gradient, and its v: `momentum_buffer`, shape and dtype as w."""
         for group in self.param_groups:
             for w in (w for w in group["params"] if w.grad is not None):
                 if not self.state[w]:
@@ -33,11 +39,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(g):
-    """About U V^T of the singular value decomposition U S V^T of g (m, n): singular values come to lie near 1.
+    """Approximate U V^T, where U S V^T is the singular value decomposition of g: bring the singular values near 1.
 
-    x = a x + (b x x^T + c (x x^T)^2) x, five times from x = g / |g|, drives each singular value s to a fixed region
-    around 1 by way of the odd polynomial a s + b s^3 + c s^5.  On a GPU it runs in bfloat16.
-    Source: as for `Muon`; Newton and Schulz's iteration with steeper coefficients.
+    x <- a x + (b x x^T + c (x x^T)^2) x, five times, starting from x = g / |g|.  Each iteration maps each singular
+    value s to a s + b s^3 + c s^5, which drives s > 0 towards an interval around 1 without converging to 1.
+
+    g (m, n), a float tensor.  Returns (m, n) in the dtype of g; zeros for g = 0.  On CUDA it computes in bfloat16.
+    Source: as for `Muon`; the Newton-Schulz iteration with coefficients that are steeper at 0.
     """
     (a, b, c), steps = NEWTON_SCHULZ
     x = g.to(torch.bfloat16) if g.device.type == "cuda" else g
@@ -50,9 +58,9 @@ def orthogonalized(g):
 
 
 def weight_groups(model):
-    """The weights of model that are trained, in three lists: convolutions before a norm, biases, and the rest.
+    """Split the weights of model that are trained into three lists: convolutions before a norm, biases, and the rest.
 
-    A convolution has no bias where a norm follows; the norms' shifts count as biases.
+    A convolution without a bias is taken to be followed by a norm.  The shifts (beta) of norms count as biases.
     """
     convolutions = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is None}
     before_a_norm, biases, others = [], [], []
@@ -69,38 +77,50 @@ def weight_groups(model):
 
 
 def adamw(model, lr, weight_decay, device):
-    """AdamW over all weights of model: Adam, and w = w - lr weight_decay w.
+    """AdamW over all weights of model: Adam's step, and w <- w - lr weight_decay w.
 
+    device: the torch.device of the weights.  Returns a torch.optim.AdamW.
     Source: Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019.
     """
     return torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay, fused=device.type in FUSED)
 
 
 def nesterov(groups, momentum, device):
-    """SGD with Nesterov's momentum.  groups: pairs of a list of weights and its settings, lr and weight_decay."""
+    """SGD with Nesterov momentum: g = dw + weight_decay w,  v <- mu v + g,  w <- w - lr (g + mu v).
+
+    groups: pairs of a list of weights and a dict of its lr and weight_decay; empty lists are left out.  momentum: mu.
+    device: the torch.device of the weights.  Returns a torch.optim.SGD.
+    Source: Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
+    """
     groups = [{"params": weights, **settings} for weights, settings in groups if weights]
     return torch.optim.SGD(groups, momentum=momentum, nesterov=True, fused=device.type in FUSED)
 
 
 class SlowWeights:
-    """An average of a model's weights and running statistics: slow = slow + s (fast - slow), every period updates.
+    """A running average of a model's weights and running statistics.
 
-    s falls from 1 to share, slowly at first: s = 1 - (1 - share) t^3, where t is the share of the run that is over; so
-    an average neither remembers the first weights nor holds up the first steps.
-    pull: False is the exponential moving average, which leaves training alone; True is Lookahead, where the fast
-    weights then go back to the slow ones.
+        slow <- slow + s (fast - slow),   s = 1 - (1 - share) t^3,   once every period updates,
+
+    where fast are the weights in training, and t is the fraction of the run that is done.  s falls from 1, a plain
+    copy, to share.  All floating-point entries of model.state_dict() are averaged, each in its own shape and dtype.
+
+    share: s at the end of the run, from 0 to 1.  period: updates from one average to the next.
+    pull: False, an exponential moving average, which does not touch training; True, Lookahead: fast <- slow afterwards.
     Sources: Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992; Zhang et al., Lookahead
     optimizer: k steps forward, 1 step back, NeurIPS 2019; Jordan, arXiv 2404.00498, section 3.4 (s over the run).
     """
 
     def __init__(self, model, share, period, pull):
-        self.fast = {name: w for name, w in model.state_dict().items() if w.is_floating_point()}  # no copies
+        self.fast = {name: w for name, w in model.state_dict().items() if w.is_floating_point()}  # the model's own
         self.slow = {name: w.clone() for name, w in self.fast.items()}
         self.share, self.period, self.pull, self.updates = share, period, pull, 0
 
     @torch.no_grad()
     def update(self, progress):
-        """Call after each of the optimizer's steps; progress: t, from 0 to 1."""
+        """Count a step, and average if a period is complete.  Call it after each step of the optimizer.
+
+        progress: t, the fraction of the run that is done, from 0 to 1.
+        """
         self.updates += 1
         if self.updates % self.period == 0:
             slow, fast = list(self.slow.values()), list(self.fast.values())
@@ -110,18 +130,20 @@ class SlowWeights:
 
     @contextmanager
     def in_model(self):
-        """Within it, the model has the slow weights."""
-        kept = {name: w.clone() for name, w in self.fast.items()}
+        """A context in which the model has the slow weights; on exit, even after an error, it gets its own back."""
+        trained = {name: w.clone() for name, w in self.fast.items()}
         self._set(self.fast, self.slow)
         try:
             yield
         finally:
-            self._set(self.fast, kept)
+            self._set(self.fast, trained)
 
     def state_dict(self):
+        """The state to save: updates, their number so far, and slow, a dict from name to tensor (not copied)."""
         return {"updates": self.updates, "slow": self.slow}
 
     def load_state_dict(self, state):
+        """Restore what `state_dict` returned, copying the tensors.  Raises KeyError where an entry is missing."""
         self.updates = state["updates"]
         self._set(self.slow, state["slow"])
 

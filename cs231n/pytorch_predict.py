@@ -1,4 +1,4 @@
-"""Classify image files by a checkpoint: `python -m cs231n.pytorch_cifar10 predict CHECKPOINT IMAGE...`."""
+"""Classify image files with a trained net: `python -m cs231n.pytorch_cifar10 predict CHECKPOINT IMAGE...`."""
 
 import logging
 import sys
@@ -16,15 +16,16 @@ from cs231n.pytorch_resnet import build, scores_of
 
 logger = logging.getLogger(__name__)
 
-SIDE = 32  # of the images that the nets are trained on
+SIDE = 32  # height and width, in pixels, of the images that the nets are trained on
 
 
 class Classifier:
     """The net of a checkpoint, ready to classify.
 
-    checkpoint: best.pt or last.pt of a run.  device: a name, such as cpu or cuda (None: the fastest here).
-    Raises OSError where the checkpoint cannot be read, ValueError where it is damaged or foreign, or for a device that
-    cannot be used.
+    checkpoint: the path of a run's best.pt or last.pt.  device: a name, such as cpu or cuda (None: that of
+    `best_device`).  class_names, data: the class names and the name of the data set that it was trained on.
+    Raises OSError where the checkpoint cannot be read, ValueError where it is damaged or was not written by a training
+    run, or where the device cannot be used.
     """
 
     def __init__(self, checkpoint, device=None):
@@ -38,31 +39,40 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, x):
-        """The probability of each class, (N, num_classes) float32, for images x (N, 3, 32, 32) uint8."""
+        """The probability of each class: the softmax of the scores.
+
+        x (N, 3, 32, 32) uint8, an array or a tensor.  Returns an array (N, num_classes) float32; each row sums to 1.
+        Where the recipe has test_flip, the scores are averaged over each image and its mirror image.
+        """
         x = normalized(torch.as_tensor(x, device=self.device), self._statistics)
         return scores_of(self.model, x, self._test_flip).float().softmax(dim=1).cpu().numpy()
 
     def classify(self, path):
-        """A dict from class name to probability, the surest first, for an image file; errors as in `read_image`."""
+        """A dict from class name to probability, most probable first, for an image file.
+
+        Raises what `read_image` raises.
+        """
         (probabilities,) = self.probabilities(read_image(path)[None]).tolist()
         by_class = zip(self.class_names, probabilities, strict=True)
         return dict(sorted(by_class, key=lambda pair: pair[1], reverse=True))
 
 
 def predict(checkpoint, paths, device=None):
-    """For each image file of paths, a dict from class name to probability, the surest first.
+    """For each image file of paths, a dict from class name to probability, most probable first.
 
-    Raises what `Classifier` and `read_image` raise.
+    checkpoint, device: as for `Classifier`.  Raises what `Classifier` and `read_image` raise.
     """
     classifier = Classifier(checkpoint, device)
     return [classifier.classify(path) for path in paths]
 
 
 def read_image(path):
-    """The square in the middle of a PNG or JPEG file, shrunk or grown to 32 x 32: (3, 32, 32) uint8.
+    """The central square of a PNG or JPEG image, resized to 32 x 32 pixels (bicubic): an array (3, 32, 32) uint8.
 
-    Any size and any kind of pixels: grey becomes colour, and what is transparent lies on white.  A photograph is turned
-    as its camera says.  Raises OSError where the file cannot be read, ValueError where it is no whole image.
+    The image may have any size and pixel format: grey becomes colour, transparent pixels are put on white, and a
+    photograph is rotated as its EXIF orientation says.
+    Raises OSError where the file cannot be read, ValueError where it is not a complete PNG or JPEG image, or so large
+    that Pillow warns of a decompression bomb.
     """
     with open(path, "rb") as file:
         try:
@@ -71,14 +81,14 @@ def read_image(path):
                 image = Image.open(file, formats=("PNG", "JPEG"))
                 image = _on_white(ImageOps.exif_transpose(image))
                 image = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC)
-        except Exception as error:  # what a damaged image raises has no type in common
-            raise ValueError(f"{path} is not a whole PNG or JPEG image that fits in memory") from error
+        except Exception as error:  # damaged images raise errors of many types
+            raise ValueError(f"{path} is not a complete PNG or JPEG image that fits in memory") from error
     return np.asarray(image).transpose(2, 0, 1).copy()
 
 
 def _on_white(image):
-    """image in 8 bits of red, green and blue, over white where it is transparent."""
-    if image.mode.startswith("I"):  # 16 bits of grey, of which `convert` would cut off the upper 8
+    """image as 8-bit RGB, over white where it is transparent."""
+    if image.mode.startswith("I"):  # 16-bit grey: `convert` would clip it to 8 bits instead of scaling it
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
@@ -88,15 +98,19 @@ def _on_white(image):
 
 
 def add_options(parser, argv):
-    """Give parser the options of predict."""
+    """Add the options of predict to parser; argv, the words of the command line, has no effect on them."""
     parser.add_argument("checkpoint", help="best.pt of a run")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG or JPEG file of any size")
-    parser.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the fastest here)")
-    parser.add_argument("--top", type=int, metavar="N", help="classes to name, the surest first (default: all)")
+    parser.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: a GPU, if there is one)")
+    parser.add_argument("--top", type=int, metavar="N", help="how many classes to print, best first (default: all)")
 
 
 def run(args):
-    """Write a line for each image.  Returns the exit status, 1 where an image cannot be read."""
+    """Print a line for each image: its path, and class names with probabilities in percent.
+
+    args: the parsed options.  An image that cannot be read is logged as an error and skipped.  Returns the exit status:
+    0, or 1 if there was such an image.  Raises what `Classifier` raises, and ValueError unless args.top is at least 1.
+    """
     if args.top is not None:
         check_count("top", args.top, 1)
     classifier = Classifier(args.checkpoint, args.device)
@@ -104,8 +118,8 @@ def run(args):
     for path in args.images:
         try:
             ranked = list(classifier.classify(path).items())[: args.top]
-            said = ", ".join(f"{name} {100 * probability:.2f} %" for name, probability in ranked)
-            sys.stdout.write(f"{path}: {said}\n")
+            percent = ", ".join(f"{name} {100 * probability:.2f} %" for name, probability in ranked)
+            sys.stdout.write(f"{path}: {percent}\n")
         except (ValueError, OSError) as error:
             logger.error("%s", error)
             failed = 1

@@ -1,6 +1,7 @@
-"""Two residual nets for images of 32 x 32: `ResNet`, in the classic form, and `FastResNet`, made for a short training.
+"""Two residual nets for images of 32 x 32 pixels: the classic `ResNet`, and `FastResNet`, for short training runs.
 
-Both take x (N, 3, H, W), normalized, and return scores (N, num_classes).
+Both map normalized images x (N, 3, H, W) to scores (N, num_classes).  x has the dtype of the weights, float32 by
+default, and so do the scores; under bfloat16 autocast the scores are bfloat16.
 """
 
 from itertools import pairwise
@@ -14,9 +15,9 @@ SCORE_SCALE = 1 / 9
 
 
 class ResidualBlock(nn.Module):
-    """out = relu(x' + bn(conv(relu(bn(conv(x)))))), where x' is x, or conv 1x1 and bn of it where the shape changes.
+    """out = relu(x' + bn(conv(relu(bn(conv(x)))))), where x' is x, or bn(conv1x1(x)) where the shape changes.
 
-    x (N, c_in, H, W) -> out (N, c_out, H / stride, W / stride).
+    x (N, c_in, H, W) -> out (N, c_out, H / stride, W / stride), rounded up; x and out have the dtype of the weights.
     Source: He et al., Deep residual learning for image recognition, CVPR 2016, figure 2.
     """
 
@@ -34,13 +35,16 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x):
+        """The out (N, c_out, H / stride, W / stride) of x (N, c_in, H, W)."""
         return F.relu(self.shortcut(x) + self.residual(x))
 
 
 class ResNet(nn.Module):
-    """conv - bn - relu - stages of residual blocks - mean over the picture - affine.
+    """conv - bn - relu - stages of residual blocks - mean over the pixels - affine.
 
-    widths: channels of each stage; each but the first halves the picture.  blocks: residual blocks in a stage.
+    widths: channels of each stage; each stage but the first halves height and width.  blocks: residual blocks per
+    stage.  With widths (64, 128, 256, 512) and 2 blocks it is ResNet-18 with a 3x3 convolution as its stem.
+    Source: He et al., Deep residual learning for image recognition, CVPR 2016.
     """
 
     def __init__(self, widths=(64, 128, 256), blocks=2, num_classes=10):
@@ -53,30 +57,32 @@ class ResNet(nn.Module):
         self.affine = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x):
+        """Scores (N, num_classes) of x (N, 3, H, W): affine in the mean of each feature map."""
         return self.affine(self.layers(x).mean(dim=(2, 3)))
 
 
 class FastBlock(nn.Module):
-    """out = gelu(x + bn(conv(gelu(bn(conv(x)))))); x and out (N, c, H, W)."""
+    """out = gelu(x + bn(conv(gelu(bn(conv(x)))))); x and out (N, c, H, W), in the dtype of the weights."""
 
     def __init__(self, c):
         super().__init__()
         self.residual = nn.Sequential(_conv(c, c), _norm(c), nn.GELU(), _conv(c, c), _norm(c))
 
     def forward(self, x):
+        """The out (N, c, H, W) of x (N, c, H, W)."""
         return F.gelu(x + self.residual(x))
 
 
 class FastResNet(nn.Module):
-    """conv 2x2 - gelu - stages of (conv - max-pool - bn - gelu - residual blocks) - max over the picture - product.
+    """conv 2x2 - gelu - stages of (conv - max-pool - bn - gelu - residual blocks) - max over the pixels - linear.
 
-    widths: channels of each stage, which halves the picture.  blocks: residual blocks in each stage but the first.
-    Batch norms shift but do not scale (gamma stays 1), and the scores are divided by 9, which keeps the first ones
-    small.  The first layer has 24 filters, for the 12 values of a patch and for their negatives; `whiten` sets them.
+    widths: channels of each stage; each stage halves height and width.  blocks: residual blocks in each stage but the
+    first.  Batch norm shifts but does not scale (gamma stays 1), and the scores are divided by 9.  The first layer has
+    24 filters: 12, one for each value of a 2 x 2 patch in 3 colours, and their negatives; `whiten` sets them.
 
-    Sources: Coleman et al., DAWNBench, 2017, and Page, How to train your ResNet, 2019 (the residual net with few wide
+    Sources: Coleman et al., DAWNBench, 2017, and Page, How to train your ResNet, 2019 (a residual net with few wide
     stages, fixed gammas, scaled scores); Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, 2024, arXiv
-    2404.00498, section 3 (patches of 2 x 2, frozen; dirac initialization), which has no residuals.
+    2404.00498, section 3 (frozen 2 x 2 whitening, identity initialization; that net has no residuals).
     """
 
     def __init__(self, widths=(64, 256, 256), blocks=1, num_classes=10):
@@ -90,17 +96,26 @@ class FastResNet(nn.Module):
         self.affine = nn.Linear(widths[-1], num_classes, bias=False)
 
     def forward(self, x):
+        """Scores (N, num_classes) of x (N, 3, H, W): linear in the maximum of each feature map, and without a bias.
+
+        Under torch.compile and bfloat16 autocast, the gradients of everything before the maximum are nan: docs/gpu.md.
+        """
         return SCORE_SCALE * self.affine(self.layers(self.first(x)).amax(dim=(2, 3)))
 
     def whiten(self, x):
-        """Make the first layer's filters those of `whitening_filters(x)`, keep them so, and start its bias at 0."""
+        """Set the first layer's filters to `whitening_filters(x)`, freeze them, and set its bias, still trained, to 0.
+
+        x (N, 3, H, W) float32: normalized training images.
+        """
         with torch.no_grad():
             self.first.weight.copy_(whitening_filters(x))
             self.first.bias.zero_()
         self.first.weight.requires_grad_(False)
 
     def start_as_identity(self):
-        """Let each 3x3 convolution hand on its input, as far as it has channels for it; further filters stay random.
+        """Initialize each 3x3 convolution as the identity: output channel k is input channel k, where both exist.
+
+        Output channels beyond the number of input channels keep their random filters.
 
         Source: Zagoruyko and Komodakis, DiracNets, 2017, arXiv 1706.00388.
         """
@@ -114,17 +129,20 @@ def _conv(c_in, c_out):
 
 
 def _norm(c):
-    norm = nn.BatchNorm2d(c, momentum=0.4)  # an epoch has few steps, and the running statistics must keep up
+    norm = nn.BatchNorm2d(c, momentum=0.4)  # the share of the new batch; PyTorch's default is 0.1
     norm.weight.requires_grad_(False)
     return norm
 
 
 def whitening_filters(x, eps=5e-4):
-    """Filters whose outputs on the patches of x are uncorrelated, of variance about 1, and the negatives of these.
+    """Filters whose outputs on the 2 x 2 patches of x are uncorrelated, with variance near 1, and their negatives.
 
-    The patches' covariance is sum_k lambda_k v_k v_k^T; the filters are w_k = v_k / sqrt(lambda_k + eps) and -w_k: a
-    ReLU or GELU behind them then loses nothing.  x (N, 3, H, W), normalized; returns (24, 3, 2, 2) in x's dtype, on
-    its device, largest lambda first.  It is computed in float64 on the CPU, so that a seed gives the same net anywhere.
+    With the patches' covariance sum_k lambda_k v_k v_k^T, the filters are w_k = v_k / sqrt(lambda_k + eps) and -w_k.
+    Each output has the variance lambda_k / (lambda_k + eps).  With both signs no information is lost in a ReLU or a
+    GELU: f(z) - f(-z) = z for either.
+
+    x (N, 3, H, W), float32 or float64, normalized.  Returns (24, 3, 2, 2) in the dtype and on the device of x: the 12
+    filters by falling lambda, then their negatives.  They are computed in float64 on the CPU, whatever x's device is.
     Source: Page, How to train your ResNet 8: bag of tricks, 2019.
     """
     patches = F.unfold(x.cpu().double(), PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)  # (patches, 12)
@@ -137,11 +155,18 @@ NETS = {"ResNet": ResNet, "FastResNet": FastResNet}
 
 
 def build(architecture):
-    """The net that a checkpoint's architecture describes: net, widths, blocks and num_classes."""
+    """Build the net that a checkpoint's architecture describes.
+
+    architecture: a dict of net, a key of NETS, and of that net's widths, blocks and num_classes.
+    Raises KeyError for another net.
+    """
     settings = dict(architecture)
     return NETS[settings.pop("net")](**settings)
 
 
 def scores_of(model, x, test_flip):
-    """The scores (N, num_classes) of x (N, 3, H, W); with test_flip, the mean of those of x and of its mirror image."""
+    """Scores (N, num_classes) of images x (N, 3, H, W), as model returns them.
+
+    With test_flip, the mean over x and its mirror image: (model(x) + model(mirrored x)) / 2.
+    """
     return (model(x) + model(x.flip(3))) / 2 if test_flip else model(x)

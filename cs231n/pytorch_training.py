@@ -1,4 +1,4 @@
-"""A training run of a recipe: its epochs, its checkpoints and its log."""
+"""A training run by a recipe: its epochs, its checkpoints and its log."""
 
 import copy
 import math
@@ -26,20 +26,24 @@ from cs231n.pytorch_device import (
 from cs231n.pytorch_resnet import build, scores_of
 
 WARM_UP = 3  # steps before the clock starts
-WHITENED = 5000  # images that a recipe may compute first weights from
+WHITENED = 5000  # training images, the first ones, that a recipe may compute initial weights from
 
 
 class Training:
-    """A run: the model, its optimizers and schedules, and how far it is, which a checkpoint holds together.
+    """A run: the model, its optimizers and schedules, and its progress; a checkpoint holds all of these.
 
-    train, val: `Images` on the device to train on.  output_dir: where checkpoints and the log go; several machines need
-    it in common.  compiled: train a model made by torch.compile.  workers: processes of the torchvision loader.
+    recipe: a `Recipe`.  train, val: `Images` on the device to train on.  output_dir: for checkpoints and the log; where
+    the processes are on several machines, these must share it.  compiled: train through torch.compile; not under
+    bfloat16, where the loss of speedrun becomes nan (docs/gpu.md).  workers: processes of the torchvision loader.
+    Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
 
-    After each epoch `last.pt` and, if it is the best so far, `best.pt` are replaced, and a line goes into `log.csv`:
-    the training loss and accuracy are means over the epoch's own batches, while the net learned, the loss that of
-    smoothed labels where the recipe smooths them; the validation ones are measured after it, with labels as they are.
-    training_seconds is the time in epochs alone.  warm_up_seconds is that of some steps before them, which are undone:
-    a compiler, and cuDNN's choice of algorithms, take their time there.
+    After each epoch `last.pt` and, if the validation accuracy is the best so far, `best.pt` are replaced, and `log.csv`
+    gains a line.  The training loss and accuracy are means over the batches of the epoch, as the net was when it saw
+    them, and the loss is that of smoothed labels where the recipe smooths them.  The validation loss and accuracy are
+    measured after the epoch, with labels as they are.
+
+    training_seconds: the time spent in epochs, without validation.  warm_up_seconds: the time of a few steps before
+    them, which are undone; torch.compile compiles, and cuDNN may choose its algorithms, during these steps.
     """
 
     def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0):
@@ -56,7 +60,7 @@ class Training:
             for optimizer in self.optimizers
         ]
         self.epoch, self.best_val_acc, self.training_seconds, self.warm_up_seconds = 0, -1.0, 0.0, 0.0
-        self.net = self.model  # what is trained: the model itself, compiled, or on its share of the batches
+        self.net = self.model  # what training calls: the model, perhaps wrapped for several processes or compiled
         if world_size() > 1:
             synchronize_batchnorm(self.model)
             ids = [self.device] if self.device.type == "cuda" else None
@@ -74,42 +78,44 @@ class Training:
         return DeviceBatches(images, recipe.batch_size, recipe.pad, recipe.alternating_flip, recipe.seed)
 
     def _first_model(self):
-        with torch.random.fork_rng(devices=[]):  # PyTorch draws initial weights from its global generator alone
+        with torch.random.fork_rng(devices=[]):  # PyTorch draws initial weights from its global generator only
             torch.manual_seed(self.recipe.seed)
             model = build(self.recipe.architecture(len(self.train_images.class_names)))
         self.recipe.prepare(model, normalized(self.train_images.x[:WHITENED], self.train_images.statistics))
         return model
 
     def run(self, verbose=True):
-        """Train until the recipe's epochs are complete, and leave model with the weights of the best.
+        """Train until the recipe's epochs are complete, then load the weights of the best epoch into model.
 
-        verbose: show a progress bar.  Raises FloatingPointError when the loss is no longer finite, OSError where a file
-        cannot be written, ValueError where torch.compile fails.
+        The best epoch is the first one with the highest validation accuracy.  verbose: show a progress bar.
+        Raises FloatingPointError when the loss is no longer finite, OSError where a file cannot be written, ValueError
+        where torch.compile fails.
         """
-        leads = rank() == 0
-        if leads:
+        is_first = rank() == 0
+        writer = None
+        if is_first:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-        writer = files.tensorboard_writer(self.output_dir, self.epoch) if leads else None
+            writer = files.tensorboard_writer(self.output_dir, self.epoch)
         if self.epoch < self.recipe.epochs:
             self._warm_up()
-        done, disable = self.epoch * self.batches.steps, not (leads and verbose)
-        with tqdm(total=self.steps, initial=done, unit="step", disable=disable) as bar:
+        done, hidden = self.epoch * self.batches.steps, not (is_first and verbose)
+        with tqdm(total=self.steps, initial=done, unit="step", disable=hidden) as bar:
             while self.epoch < self.recipe.epochs:
                 row = self._train_epoch(bar)
                 row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
-                if leads:
-                    self._keep(row, writer)
+                if is_first:
+                    self._save(row, writer)
                 self.best_val_acc = max(self.best_val_acc, row["val_acc"])
                 bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{row['val_acc']:.4f}", refresh=False)
         if writer:
             writer.close()
         if world_size() > 1:
-            torch.distributed.barrier()  # until the first process has written the best
+            torch.distributed.barrier()  # until the first process has written best.pt
         self.model.load_state_dict(files.load(self.output_dir / "best.pt", self.device)["model"])
-        self.average = None  # what is measured from here on is the model
+        self.average = None  # best.pt holds the averaged weights, and the model has them now
 
-    def _keep(self, row, writer):
-        """Write what an epoch brought: the last of it last, so that a run cut short in between repeats the epoch."""
+    def _save(self, row, writer):
+        """Write the files of an epoch, last.pt at the end: a run that is killed in between repeats the epoch."""
         is_best = row["val_acc"] > self.best_val_acc
         state = self.state(max(self.best_val_acc, row["val_acc"]))
         if is_best:
@@ -121,7 +127,11 @@ class Training:
                 writer.add_scalar(name, row[name], self.epoch)
 
     def _train_epoch(self, bar):
-        """One pass over the training images.  Returns the first part of the log's row."""
+        """Pass once over the training images.  Returns the first columns of the log's row, from epoch to train_acc.
+
+        lr is that of the epoch's first step, of the first optimizer.  Raises FloatingPointError where the mean loss is
+        not finite.
+        """
         self.net.train()
         rate = self.schedules[0].get_last_lr()[0]
         loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
@@ -152,7 +162,7 @@ class Training:
         }
 
     def _step(self, x, y):
-        """Update the weights on a batch.  Returns its loss and its scores, without their gradients."""
+        """Update the weights by the gradient on a batch.  Returns its mean loss () and its scores, both detached."""
         with autocast(self.device, self.recipe.precision):
             scores = self.net(x)
             loss = F.cross_entropy(scores, y, label_smoothing=self.recipe.label_smoothing)
@@ -167,7 +177,7 @@ class Training:
         return loss.detach(), scores.detach()
 
     def _warm_up(self):
-        """Take a few steps, and undo all that they changed."""
+        """Take a few steps on the first images, and undo everything that they changed."""
         start = time.perf_counter()
         before = copy.deepcopy(self._resume_state())
         share = self.batches.batch_size // world_size()
@@ -187,12 +197,18 @@ class Training:
         self.warm_up_seconds = time.perf_counter() - start
 
     def evaluate(self, images):
-        """The mean cross-entropy loss over images, and the share of them whose highest score is their label's."""
+        """The loss and the accuracy of the averaged weights, if the recipe averages them, or else of the model.
+
+        As the function `evaluate`, with the recipe's test_flip and precision.
+        """
         with self.average.in_model() if self.average else nullcontext():
             return evaluate(self.model, images, self.recipe.test_flip, self.recipe.precision)
 
     def state(self, best_val_acc):
-        """A checkpoint: what `predict` needs and, under resume, what `resume` needs."""
+        """The content of a checkpoint, a dict: what `predict` needs and, under the key resume, what `resume` needs.
+
+        Its model entry has the averaged weights, if the recipe averages them.  best_val_acc: a float from 0 to 1.
+        """
         averages = self.average.slow if self.average else {}
         mean, std = (s.tolist() for s in self.train_images.statistics)
         progress = {"epoch": self.epoch, "best_val_acc": best_val_acc, "training_seconds": self.training_seconds}
@@ -210,6 +226,7 @@ class Training:
         }
 
     def _made_with(self):
+        """The data set and the settings, which a run that resumes a checkpoint must have in common with it."""
         return {"data": self.train_images.name, **self.recipe.settings()}
 
     def _resume_state(self):
@@ -223,24 +240,26 @@ class Training:
     def _set_resume_state(self, state):
         self.model.load_state_dict(state["model"])
         for name in ("optimizers", "schedules"):
-            for part, values in zip(getattr(self, name), state[name], strict=True):
-                part.load_state_dict(values)
+            for current, saved in zip(getattr(self, name), state[name], strict=True):
+                current.load_state_dict(saved)
         if self.average:
             self.average.load_state_dict(state["average"])
 
     def resume(self):
-        """Go on from last.pt, as if the run had never stopped: on a CPU, bit for bit.
+        """Restore the state in last.pt, so that `run` continues the run that wrote it.
 
-        Raises OSError where it cannot be read, ValueError where it is no checkpoint or that of another recipe or data.
+        On a CPU the result then agrees bit for bit with that of an uninterrupted run; on a GPU this was not measured.
+        Raises OSError where last.pt cannot be read, ValueError where it is damaged, or lacks the state to continue a
+        run (best.pt does), or was made with another recipe or other data.
         """
         path = self.output_dir / "last.pt"
         state = files.load(path, self.device)
         ours, theirs = self._made_with(), state["recipe"]
         if changed := [name for name in ours if theirs.get(name) != ours[name]]:
-            told = ", ".join(f"{name} {theirs.get(name)} and not {ours[name]}" for name in changed)
-            raise ValueError(f"{path} was made with {told}")
+            differences = ", ".join(f"{name} {theirs.get(name)} and not {ours[name]}" for name in changed)
+            raise ValueError(f"{path} was made with {differences}")
         if "resume" not in state:
-            raise ValueError(f"{path} is no last.pt: it lacks what a run goes on from")
+            raise ValueError(f"{path} lacks the state that a run continues from: is it a copy of best.pt?")
         self._set_resume_state(state["resume"])
         for name, value in state["progress"].items():
             setattr(self, name, value)
@@ -248,9 +267,11 @@ class Training:
 
 @torch.inference_mode()
 def evaluate(model, images, test_flip=False, precision="auto", batch_size=250):
-    """The mean cross-entropy loss over images, and the share of them whose highest score is their label's.
+    """The mean cross-entropy loss of model over images, and its accuracy: the fraction whose highest score is correct.
 
-    The images are shared among the processes.  test_flip: as for `scores_of`.  precision: as for `autocast`.
+    Returns two floats, the loss in nats and the accuracy from 0 to 1.  images: `Images`, divided among the processes.
+    test_flip: as for `scores_of`.  precision: as for `autocast`.  batch_size: images at a time, in each process.  model
+    is left in evaluation mode.
     """
     model.eval()
     totals = torch.zeros(2, device=images.x.device)

@@ -1,10 +1,11 @@
-"""torchvision, made to import beside a CPU build of torch: `from cs231n.pytorch_vision import torchvision`.
+"""torchvision, importable beside a CPU build of torch: `from cs231n.pytorch_vision import torchvision`.
 
-A torchvision wheel is compiled for one build of torch. Beside another (a CUDA torchvision next to a CPU torch) its
-operators do not load, and `import torchvision` then fails on two of them, for which it registers fake kernels all the
-same: "operator torchvision::nms does not exist". Data sets, transforms and models use none of these operators. So the
-two are declared here, by schema alone, and the import is tried again. On a pair that fits, this is a plain import. The
-operators themselves (`torchvision.ops.nms`, `roi_align`, ...) stay absent on the other, and say so when called.
+A torchvision wheel is compiled for one build of torch.  Beside another, such as a CUDA torchvision next to a CPU torch,
+its compiled operators do not load, and `import torchvision` fails because it registers fake kernels for two of them:
+"operator torchvision::nms does not exist".  Data sets, transforms and models use none of these operators.  This module
+therefore declares the two, by their schemas only, and tries the import again.  The operators themselves
+(`torchvision.ops.nms`, `roi_align`, ...) remain absent then, and raise an error when called.  Where the two builds fit,
+this is a plain import.
 """
 
 import importlib
@@ -18,9 +19,9 @@ _library = None  # holds the declarations: torch drops them with the object
 
 
 def import_torchvision():
-    """Import and return torchvision, declaring its missing operators first where its compiled part does not fit torch.
+    """Import and return torchvision; where its compiled part does not fit torch, declare its missing operators first.
 
-    `torchvision.transforms.v2` is imported too, so that all a training loop needs is reached through the result.
+    `torchvision.transforms.v2` is imported too, as an attribute of the result.
     Raises ImportError where torch or torchvision is not installed; any other error of the import is passed on.
     """
     try:
@@ -34,7 +35,7 @@ def import_torchvision():
             raise
         _declare_operators()
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # what the failed import left half done
+            del sys.modules[name]  # left incomplete by the failed import
         package = importlib.import_module("torchvision")
     importlib.import_module("torchvision.transforms.v2")
     return package
@@ -42,7 +43,7 @@ def import_torchvision():
 
 def _declare_operators():
     global _library
-    import torch  # here: `import_torchvision` says so where it is not installed
+    import torch  # here: where it is absent, `import_torchvision` raises an error that says so
 
     _library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:

@@ -152,7 +152,7 @@ def test_without_matplotlib_a_run_says_that_it_draws_nothing(tmp_path, monkeypat
     caplog.set_level("INFO")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(in_folder(tmp_path)) == 0
-    assert caplog.messages[-1] == "No curves are drawn: matplotlib is not installed."
+    assert caplog.messages[-1] == "No curves were drawn: matplotlib is not installed."
     assert {path.name for path in tmp_path.iterdir()} == WRITTEN - {"curves.png"}
 
 
@@ -198,11 +198,11 @@ def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(tmp_path, monke
 @pytest.mark.parametrize(
     ("error", "status", "says"),
     [
-        (KeyboardInterrupt(), 130, "Stopped by Ctrl-C; --resume goes on from the last complete epoch."),
+        (KeyboardInterrupt(), 130, "Stopped by Ctrl-C; --resume continues from the last complete epoch."),
         (torch.OutOfMemoryError("a\nlong\nstory"), 1, "The device's memory is full: try a smaller --batch-size."),
-        (torch.distributed.DistBackendError("peer closed\nlong"), 1, "Another process is lost: peer closed"),
-        (RuntimeError("[gloo/pair.cc:5] Read error\nlong"), 1, "Another process is lost: [gloo/pair.cc:5] Read error"),
-        (RuntimeError("DataLoader worker (7) died. "), 1, "Another process is lost: DataLoader worker (7) died"),
+        (torch.distributed.DistBackendError("peer closed\nlong"), 1, "Another process failed: peer closed"),
+        (RuntimeError("[gloo/pair.cc:5] Read error\nlong"), 1, "Another process failed: [gloo/pair.cc:5] Read error"),
+        (RuntimeError("DataLoader worker (7) died. "), 1, "Another process failed: DataLoader worker (7) died"),
     ],
 )
 def test_what_stops_a_run_is_one_clear_line(tmp_path, monkeypatch, caplog, error, status, says):
@@ -236,7 +236,7 @@ def said_by_help(capsys, *argv):
 
 def test_help_explains_each_option_of_the_recipe_and_where_the_others_are(capsys):
     said = said_by_help(capsys)
-    assert "--lr-steps N [N ...] shares of the run, 0 to 1, after which the learning rate falls" in said
+    assert "--lr-steps N [N ...] fractions of the run, 0 to 1, after which the learning rate falls" in said
     assert "--alternating-flip, --no-alternating-flip" in said
     assert "The recipes are classic and speedrun: --recipe NAME --help lists the options of one" in said
     assert "--muon" not in said
@@ -249,7 +249,7 @@ def test_help_explains_each_option_of_the_recipe_and_where_the_others_are(capsys
 
 def test_help_explains_the_other_commands(capsys):
     assert "a PNG or JPEG file of any size" in said_by_help(capsys, "predict")
-    assert "how often to run each, from --seed on (default: 5)" in said_by_help(capsys, "ablate")
+    assert "runs of each variant, with seeds from --seed on (default: 5)" in said_by_help(capsys, "ablate")
 
 
 def test_the_module_runs_as_a_program_and_fails_without_a_traceback():

@@ -39,14 +39,14 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, content):
     path = tmp_path / "a.pt"
     files.save(path, {"w": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:2000] if content == "half" else content)
-    with pytest.raises(ValueError, match=r"a\.pt is not a whole checkpoint of cs231n\.pytorch_cifar10$"):
+    with pytest.raises(ValueError, match=r"a\.pt is not a complete checkpoint of cs231n\.pytorch_cifar10$"):
         files.load(path, "cpu")
 
 
 @pytest.mark.parametrize("state", [{"w": torch.zeros(2)}, torch.zeros(2), {"format": "other"}])
 def test_a_foreign_checkpoint_is_one_clear_line(tmp_path, state):
     torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt is a checkpoint of another program"):
+    with pytest.raises(ValueError, match=r"a\.pt is a checkpoint, but not one of cs231n\.pytorch_cifar10$"):
         files.load(tmp_path / "a.pt", "cpu")
 
 
@@ -56,7 +56,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
             return (open, (str(tmp_path / "evil"), "w"))
 
     torch.save({"format": files.FORMAT, "evil": Evil()}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="is not a whole checkpoint"):
+    with pytest.raises(ValueError, match="is not a complete checkpoint"):
         files.load(tmp_path / "a.pt", "cpu")
     assert not (tmp_path / "evil").exists()
 

@@ -115,7 +115,7 @@ def test_a_broken_or_odd_image_is_one_clear_line(tmp_path, monkeypatch, kind):
     path.write_bytes({"empty": b"", "text": b"text", "half": path.read_bytes()[:5000]}.get(kind, path.read_bytes()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match=r"a\.png is not a whole PNG or JPEG image that fits in memory$"):
+        with pytest.raises(ValueError, match=r"a\.png is not a complete PNG or JPEG image that fits in memory$"):
             read_image(path)
 
 
@@ -185,7 +185,7 @@ def test_an_image_that_cannot_be_read_does_not_keep_the_others_from_being_classi
     [
         ("none.pt", [], "No such file or directory: 'none.pt'"),
         (".", [], "Is a directory"),
-        (__file__, [], "is not a whole checkpoint of cs231n.pytorch_cifar10"),
+        (__file__, [], "is not a complete checkpoint of cs231n.pytorch_cifar10"),
         (None, ["--device=nonsense"], "device: wanted cuda, mps, cpu, or one with a number"),
         (None, ["--device=cuda:77"], "device: cuda:77 cannot be used here"),
         (None, ["--top=0"], "top: wanted a whole number of at least 1, got 0"),

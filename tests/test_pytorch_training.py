@@ -448,7 +448,7 @@ def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(images, tmp_pat
 def test_a_run_does_not_go_on_from_best(images, tmp_path):
     trained(TINY, images, tmp_path)
     os.replace(tmp_path / "best.pt", tmp_path / "last.pt")
-    with pytest.raises(ValueError, match=r"last.pt is no last.pt: it lacks what a run goes on from"):
+    with pytest.raises(ValueError, match=r"last\.pt lacks the state that a run continues from"):
         Training(TINY, *images, tmp_path).resume()
 
 
