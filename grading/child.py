@@ -79,7 +79,7 @@ class Server:
 
     def __init__(self):
         self.objects, self.path = [], list(sys.path)
-        self.finder = PartsFinder()
+        self.finder = SubstituteFinder()
         sys.meta_path.insert(0, self.finder)
 
     def keep(self, value):
@@ -89,25 +89,26 @@ class Server:
     def find(self, handle):
         return self.objects[handle.number]
 
-    def load(self, tree, parts, drivers):
-        """Take cs231n from the folder tree.  parts: where right functions come from, and the names of those to take.
+    def load(self, tree, substitutes, drivers):
+        """Take cs231n from the folder tree, and the grader's own objects from the file drivers.
 
-        They come from another tree, or from a file with a dict STAND_INS.  drivers: a file of the grader's own objects.
+        substitutes: a dict of "names", such as "layers.affine_forward", of the functions to replace, and of "source",
+        which has the right ones: another tree, or a file with a dict SUBSTITUTES.
         """
         self.objects.clear()
-        self.finder.parts = {}
+        self.finder.functions = {}
         right = {}
-        if parts and parts["names"]:
-            source = parts["source"]
+        if substitutes and substitutes["names"]:
+            source = substitutes["source"]
             if source.endswith(".py"):
-                right = _module_of("stand_ins", source).STAND_INS
+                right = _module_of("substitutes", source).SUBSTITUTES
             else:
                 self._forget(source)
                 right = {
                     name: _below(importlib.import_module(f"cs231n.{name.split('.')[0]}"), name)
-                    for name in parts["names"]
+                    for name in substitutes["names"]
                 }
-            self.finder.parts = {name: right[name] for name in parts["names"]}
+            self.finder.functions = {name: right[name] for name in substitutes["names"]}
         self._forget(tree)
         self.drivers = _module_of("drivers", drivers)
 
@@ -180,27 +181,29 @@ class Server:
             return {"error": type(error).__name__, "text": str(error), "place": place}
 
 
-class PartsFinder(importlib.abc.MetaPathFinder):
+class SubstituteFinder(importlib.abc.MetaPathFinder):
     """Puts right parts into a module of cs231n as soon as it has been executed, before another one imports from it."""
 
     def __init__(self):
-        self.parts = {}  # name -> function
+        self.functions = {}  # name -> function
 
     def find_spec(self, name, path, target=None):
         module = name.removeprefix("cs231n.")
-        parts = {part: right for part, right in self.parts.items() if part.split(".")[0] == module}
-        if module == name or not parts:
+        substitutes = {
+            function: right for function, right in self.functions.items() if function.split(".")[0] == module
+        }
+        if module == name or not substitutes:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module
 
-        def execute_with_parts(module):
+        def execute_and_substitute(module):
             execute(module)
-            for part, right in parts.items():
-                owner, _, name = part.rpartition(".")
+            for function, right in substitutes.items():
+                owner, _, name = function.rpartition(".")
                 setattr(_below(module, owner), name, _method_of(_below(module, owner), right))
 
-        spec.loader.exec_module = execute_with_parts
+        spec.loader.exec_module = execute_and_substitute
         return spec
 
 

@@ -16,6 +16,7 @@ class Exercise:
     title: str
     section: str
     functions: dict[str, str]
+    checks: str
     parts: dict[str, int]
     uses: list[str] = field(default_factory=list)
     after: str | None = None

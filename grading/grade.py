@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from grading.exercises import choose, read
 from grading.expect import Wrong
-from grading.session import Failed, Session, Solution, printable
+from grading.session import Failed, Learner, Session, printable
 
 HERE = Path(__file__).parent
-STAND_INS = str(HERE / "stand_ins.py")
+SUBSTITUTES = str(HERE / "substitutes.py")
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Result:
         return 0 if self.hint else self.points
 
 
-def grade(exercise, session, tree, source=STAND_INS, seed=0, apart=None):
+def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=None):
     """Check an exercise of the package in the folder tree.  Returns a `Result` for each of its parts.
 
     The exercises that it uses are taken from source, where they are right, so that a mistake there costs nothing here.
     A part that fails so is tried with the learner's own: a cache, say, may be laid out otherwise there.
-    apart: a tree to try first, in which the learner's are but the modules that the exercise is written in.
+    isolated_tree: a tree to try first, in which the learner's are but the modules that the exercise is written in.
     """
-    parts = {"source": source, "names": names_below(exercise)}
-    ways = [(tree, parts), (tree, None)] if exercise.uses else [(tree, None)]
-    if apart:
-        ways = [(apart, parts), *ways]
-    return [_grade_part(exercise, part, session, ways, seed) for part in exercise.parts]
+    substitutes = {"source": source, "names": names_below(exercise)}
+    attempts = [(tree, substitutes), (tree, None)] if exercise.uses else [(tree, None)]
+    if isolated_tree:
+        attempts = [(isolated_tree, substitutes), *attempts]
+    return [_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts]
 
 
 def names_below(exercise):
@@ -55,15 +55,15 @@ def names_below(exercise):
     return [name for used in exercise.uses for name in exercises[used].functions]
 
 
-def _grade_part(exercise, part, session, ways, seed):
-    check = getattr(importlib.import_module(f"grading.checks.notebook_0{exercise.notebook}"), part)
+def _grade_part(exercise, part, session, attempts, seed):
+    check = getattr(importlib.import_module(f"grading.checks.{exercise.checks}"), part)
     start, failures = time.perf_counter(), []
     session.begin()
-    for tree, parts in ways:
+    for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
-            session.load(tree, parts)
-            check(Solution(session, rng))
+            session.load(tree, substitutes)
+            check(Learner(session, rng))
             failures.clear()
             break
         except (Wrong, Failed) as error:

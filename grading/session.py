@@ -49,9 +49,9 @@ class Session:
         """Give the next check its time."""
         self.deadline = time.monotonic() + self.seconds
 
-    def load(self, tree, parts=None):
-        """Take cs231n from the folder tree, with right parts: a dict of "source" and "names", as the child takes it."""
-        self._load = {"do": "load", "tree": str(tree), "parts": parts, "drivers": str(HERE / "drivers.py")}
+    def load(self, tree, substitutes=None):
+        """Take cs231n from the folder tree.  substitutes: the functions to replace, as `Server.load` takes them."""
+        self._load = {"do": "load", "tree": str(tree), "substitutes": substitutes, "drivers": str(HERE / "drivers.py")}
         if self.process:
             self.ask(**self._load)
 
@@ -136,35 +136,39 @@ class Session:
         self._end()
 
 
-class Solution:
-    """The learner's package, as the checks see it: `solution.layers.affine_forward(x, w, b)`.
+class Learner:
+    """The learner's package, as the checks see it: `learner.layers.affine_forward(x, w, b)`.
 
-    Arrays that go in are read-only there.  A dict that goes in is afterwards as the learner's code left it.  The second
-    result of a function called forward, its cache, comes out as an `Object`, as does what no plain value can stand for.
-    rng: what the checks draw their arrays from.
+    An array argument is read-only there.  A dict argument is left as the learner's code left it.  The second result
+    of a function called forward, its cache, becomes a `RemoteObject`, and so does whatever is not a plain value.
+    rng: the `numpy.random.Generator` that the checks draw their arrays from.
     """
 
     def __init__(self, session, rng):
         self._session, self.rng = session, rng
 
     def __getattr__(self, module):
-        return Name(self._session, module)
+        return RemoteFunction(self._session, module)
 
     def vjp(self, function, args, dout):
         """out, and the gradients of sum(out * dout) with respect to args, of a function of tensors."""
-        target = function._target if isinstance(function, Name) else [function._handle.number]
+        target = function._target if isinstance(function, RemoteFunction) else [function._handle.number]
         answer = self._session.ask(do="vjp", target=target, args=encode(list(args), None), dout=encode(dout, None))
         return _decoded(answer.get("value"), self._session)
 
 
-class Name:
+class RemoteFunction:
     """A name in a module, or a method of an object: it can be called."""
 
     def __init__(self, session, target):
         self._session, self._target = session, target
 
+    def __str__(self):
+        """The name of the function alone."""
+        return self._target.rpartition(".")[2] if isinstance(self._target, str) else str(self._target[-1])
+
     def __getattr__(self, name):
-        return Name(self._session, f"{self._target}.{name}")
+        return RemoteFunction(self._session, f"{self._target}.{name}")
 
     def __call__(self, *args, **kwargs):
         given = {"args": encode([_handle(arg) for arg in args], None), "kwargs": encode(_handle(kwargs), None)}
@@ -177,7 +181,7 @@ class Name:
         return _decoded(answer.get("value"), self._session)
 
 
-class Object:
+class RemoteObject:
     """An object of the learner's process.  Its methods are called as usual; get and set reach what it holds."""
 
     def __init__(self, session, handle):
@@ -189,10 +193,10 @@ class Object:
     def __getattr__(self, method):
         if method.startswith("__"):
             raise AttributeError(method)  # it is no array, whatever the learner's class says
-        return Name(self._session, [self._handle.number, method])
+        return RemoteFunction(self._session, [self._handle.number, method])
 
     def __call__(self, *args, **kwargs):
-        return Name(self._session, [self._handle.number])(*args, **kwargs)
+        return RemoteFunction(self._session, [self._handle.number])(*args, **kwargs)
 
     def get(self, path):
         """An attribute, or an entry of a dict: get("params.W1")."""
@@ -210,8 +214,8 @@ def printable(value):
 
 
 def _handle(value):
-    """value with the `Object`s in it as the child knows them."""
-    if isinstance(value, Object):
+    """value with the `RemoteObject`s in it as the child knows them."""
+    if isinstance(value, RemoteObject):
         return value._handle
     if isinstance(value, dict):
         return {key: _handle(entry) for key, entry in value.items()}
@@ -222,6 +226,6 @@ def _handle(value):
 
 def _decoded(value, session):
     try:
-        return decode(value, lambda handle: Object(session, handle))
+        return decode(value, lambda handle: RemoteObject(session, handle))
     except Exception as error:  # a forged answer may be anything
         raise Failed("no answer", "what came back is no value") from error

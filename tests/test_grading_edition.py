@@ -50,6 +50,15 @@ def test_there_are_about_30_exercises_of_100_points():
     assert [exercise.notebook for exercise in EXERCISES.values()] == sorted(e.notebook for e in EXERCISES.values())
 
 
+def test_each_part_is_a_check_and_each_check_is_a_part():
+    checks = {(exercise.checks, part) for exercise in EXERCISES.values() for part in exercise.parts}
+    for name in {module for module, _ in checks}:
+        module = importlib.import_module(f"grading.checks.{name}")
+        defined = inspect.getmembers(module, inspect.isfunction)
+        public = {f for f, function in defined if function.__module__ == module.__name__ and not f.startswith("_")}
+        assert public == {part for other, part in checks if other == name}, name
+
+
 def test_uses_are_the_exercises_that_the_reference_calls():
     for exercise in EXERCISES.values():
         assert set(exercise.uses) <= EXERCISES.keys()
@@ -199,7 +208,7 @@ def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
         nbformat.v4.new_code_cell("a = 1", id="c", metadata={"tags": ["solution"], "student": "a = yours"}),
         nbformat.v4.new_code_cell("b = 2", id="d", metadata={"tags": ["solution"]}),
     ]
-    exercise = Exercise("1.1", "One", "1.1", {"layers.one": "1"}, {"one": 2})
+    exercise = Exercise("1.1", "One", "1.1", {"layers.one": "1"}, "layers", {"one": 2})
     cut = cut_notebooks.cut(nbformat.v4.new_notebook(cells=cells, metadata=python), [exercise])
     sources = {cell.id: cell.source for cell in cut.cells}
     assert sources["a"].split("\n\n")[1:] == [
@@ -222,7 +231,7 @@ def test_a_tag_without_what_it_is_about_is_refused(tag, lacks):
 
 
 def test_an_exercise_without_a_place_in_its_notebook_is_refused():
-    exercise = Exercise("1.1", "One", "7.7", {"layers.one": "1"}, {"one": 2})
+    exercise = Exercise("1.1", "One", "7.7", {"layers.one": "1"}, "layers", {"one": 2})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One")])
     with pytest.raises(ValueError, match=r"no section 7\.7"):
         cut_notebooks.cut(notebook, [exercise])
@@ -358,7 +367,7 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "drivers.py", "exercises.py", "exercises.toml", "expect.py", "grade.py",
-        "magic.py", "session.py", "stand_ins.py",
+        "magic.py", "session.py", "substitutes.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)

@@ -12,7 +12,7 @@ import pytest
 
 from grading.exercises import read
 from grading.instructor import sandbox
-from grading.session import ENVIRONMENT, Failed, Session, Solution
+from grading.session import ENVIRONMENT, Failed, Learner, Session
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, _ = read()
@@ -37,7 +37,7 @@ def runner(tmp_path_factory, exercise):
 
         def run(code):
             session.begin()
-            return Solution(session, None).attack.run(code)
+            return Learner(session, None).attack.run(code)
 
         yield run
 
@@ -101,8 +101,8 @@ open("/proc/PARENT/environ").read()
 open("/proc/PARENT/mem").read()
 open("/dev/shm/x", "w")
 open("ROOT/cs231n/layers.py").read()
-open("ROOT/grading/checks/notebook_01.py").read()
-open("ROOT/grading/stand_ins.py").read()
+open("ROOT/grading/checks/layers.py").read()
+open("ROOT/grading/substitutes.py").read()
 __import__("os").listdir("ROOT/tests")
 __import__("os").fork()
 __import__("os").execv("/bin/true", ["true"])
@@ -219,7 +219,7 @@ def test_there_the_limits_and_the_guard_are_left(tmp_path):
     )
     with Session([*python, "-c", missing, settings]) as session:
         session.load(tmp_path)
-        run = Solution(session, None).attack.run
+        run = Learner(session, None).attack.run
         with pytest.raises(Failed, match="NumPy alone, without torch"):
             run("import torch")
         with pytest.raises(Failed, match="File too large"):

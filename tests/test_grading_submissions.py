@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from grading.checks import notebook_01
+from grading.checks import layers
 from grading.exercises import read
 from grading.expect import expect
 from grading.grade import grade as grade_tree
@@ -97,7 +97,7 @@ ATTACKS = {  # what stands in affine_forward's place: it earns nothing.  Of what
         names = {}
         exec(open("FOLDER/right/cs231n/layers.py").read(), names)
         return names["affine_forward"](x, w, b)""",
-    "the-checks'-file": f"open({str(ROOT / 'grading/checks/notebook_01.py')!r})\nRIGHT",
+    "the-checks'-file": f"open({str(ROOT / 'grading/checks/layers.py')!r})\nRIGHT",
     "patched-numpy-testing": """
         import numpy.testing
         np.testing.assert_allclose = np.testing.assert_array_equal = lambda *args, **kwargs: None
@@ -324,7 +324,7 @@ def beneath(tmp_path_factory, in_threads):
         hand_in(folder, name, **modules)
     edited = folder / "edited-tests" / "hw"
     hand_in(edited.parent, "hw", layers=with_body("layers.affine_forward", "return x, ()"))
-    for file in ("grading/checks/notebook_01.py", "grading/expect.py", "tests/test_layers.py", "numpy/__init__.py"):
+    for file in ("grading/checks/layers.py", "grading/expect.py", "tests/test_layers.py", "numpy/__init__.py"):
         (edited / file).parent.mkdir(parents=True, exist_ok=True)
         (edited / file).write_text(
             "affine_forward = affine_backward = expect = require = lambda *args, **kwargs: None\n"
@@ -460,8 +460,8 @@ def test_finished_students_are_not_graded_again(tmp_path, capsys, in_threads):
 
 
 def test_a_value_that_a_check_stumbles_over_is_a_mistake_of_the_learner(monkeypatch, tmp_path):
-    monkeypatch.setattr(notebook_01, "relu_forward", lambda solution: None + 1)
-    monkeypatch.setattr(notebook_01, "relu_backward", lambda solution: expect("", Exception(""), 1))
+    monkeypatch.setattr(layers, "relu_forward", lambda learner: None + 1)
+    monkeypatch.setattr(layers, "relu_backward", lambda learner: expect("", Exception(""), 1))
     forward, backward = grade_tree(EXERCISES["1.2"], Session(), tmp_path)
     assert (forward.earned, backward.earned) == (0, 0)
     assert "what came back is not what the docstring promises: unsupported operand" in forward.hint

@@ -18,7 +18,7 @@ from grading.instructor import cut_code, cut_notebooks
 ROOT = Path(__file__).parents[2]
 COPIED = (
     *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
-    *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "stand_ins")),
+    *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
     *(f"grading/{name}.py" for name in ("expect", "grade", "magic")),
     *("grading/exercises.toml", "grading/checks/*.py"),
     *(

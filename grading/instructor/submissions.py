@@ -82,10 +82,10 @@ def grade_one(exercise, modules, references, work, seed, seconds, memory):
     source = references[exercise.id]
     with TemporaryDirectory(dir=work) as folder:
         whole = _tree(Path(folder, "whole"), references[None], modules, written)
-        apart = _tree(Path(folder, "apart"), source, modules, exercise.files)
+        isolated = _tree(Path(folder, "isolated"), source, modules, exercise.files)
         command = sandbox.command(exercise, [folder, source], seconds, memory)
         with ExerciseSession(command, seconds) as session:
-            return grade(exercise, session, whole, str(source), seed, apart)
+            return grade(exercise, session, whole, str(source), seed, isolated)
 
 
 def _tree(folder, reference, modules, files):

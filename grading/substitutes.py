@@ -171,7 +171,7 @@ def check_accuracy(self, X, y, num_samples=None, batch_size=500):
     return hits.double().mean().item()
 
 
-STAND_INS = {
+SUBSTITUTES = {
     "layers.affine_forward": affine_forward,
     "layers.affine_backward": affine_backward,
     "layers.relu_forward": relu_forward,
