@@ -6,6 +6,7 @@ the other end.  Run as a script, which knows neither the grader's files nor, but
 """
 
 import base64
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -182,29 +183,46 @@ class Server:
 
 
 class SubstituteFinder(importlib.abc.MetaPathFinder):
-    """Puts right parts into a module of cs231n as soon as it has been executed, before another one imports from it."""
+    """Finds the modules of cs231n, in which `Loader` replaces functions before other modules import them."""
 
     def __init__(self):
         self.functions = {}  # name -> function
 
     def find_spec(self, name, path, target=None):
-        module = name.removeprefix("cs231n.")
-        substitutes = {
-            function: right for function, right in self.functions.items() if function.split(".")[0] == module
-        }
-        if module == name or not substitutes:
+        if name.split(".")[0] != "cs231n":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
-        execute = spec.loader.exec_module
-
-        def execute_and_substitute(module):
-            execute(module)
-            for function, right in substitutes.items():
-                owner, _, name = function.rpartition(".")
-                setattr(_below(module, owner), name, _method_of(_below(module, owner), right))
-
-        spec.loader.exec_module = execute_and_substitute
+        if spec and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            module = name.removeprefix("cs231n.")
+            substitutes = {name: right for name, right in self.functions.items() if name.split(".")[0] == module}
+            spec.loader = Loader(spec.loader.name, spec.loader.path, substitutes)
         return spec
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+    """Runs a module, compiled only once for each version of its source, and replaces functions in it.
+
+    Each check starts from fresh modules of cs231n; to compile all 14 that `import cs231n` takes would cost it 15 ms.
+    """
+
+    def __init__(self, name, path, substitutes=()):
+        super().__init__(name, path)
+        self.substitutes = substitutes
+
+    def get_code(self, fullname):
+        return _compiled(self.get_data(self.path), self.path)
+
+    def exec_module(self, module):
+        super().exec_module(module)
+        for function in self.substitutes:
+            owner, _, name = function.rpartition(".")
+            owner = _below(module, owner)
+            setattr(owner, name, _method_of(owner, self.substitutes[function]))
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(source, path):
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 def _method_of(owner, function):
@@ -236,7 +254,7 @@ def _below(found, name):
 
 
 def _module_of(name, file):
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=Loader(name, file))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

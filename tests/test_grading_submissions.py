@@ -53,7 +53,7 @@ def hand_in_zip(folder, name, **entries):
         return zipped
 
 
-def grade(folder, *ids, seconds=2):
+def grade(folder, *ids, seconds=1):
     """Points by student and exercise, and the folder with the reports."""
     out = folder.with_name(f"{folder.name}-grades")
     grade_submissions(folder, out, [EXERCISES[id] for id in ids], 1, jobs=2, seconds=seconds, memory=MEMORY)
@@ -218,7 +218,7 @@ def test_what_is_right_earns_its_points_whatever_else_it_tries(attacked, name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("infinite-loop", "it took more than 2 s, and was stopped"),
+        ("infinite-loop", "it took more than 1 s, and was stopped"),
         ("memory-of-100-gb", "MemoryError"),
         ("torch", "exercise 1.1 is to be written in NumPy alone, without torch, in layers.py"),
         ("os-exit", "the process ended: status 0"),
@@ -414,7 +414,7 @@ def test_a_zip_that_leads_out_of_itself_is_harmless(tmp_path):
 
 
 def test_a_zip_bomb_does_not_go_off(tmp_path):
-    hand_in_zip(tmp_path, "large", layers="#" * 300_000_000)
+    hand_in_zip(tmp_path, "large", layers="#" * 30_000_000)
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as zipped:
         for i in range(300):
             zipped.writestr(f"cs231n/m{i}.py", "")
@@ -528,11 +528,18 @@ def test_no_exercise_can_read_its_own_solution(tmp_path):
             assert f"exercise {exercise.id} is open" in only.exc.args[0].value
 
 
-def test_every_exercise_is_graded_by_right_ones_below_it(tmp_path, in_threads):
-    (tmp_path / "class").mkdir()
-    hand_in(tmp_path / "class", "right")
-    grades, _ = grade(tmp_path / "class", *EXERCISES, seconds=60)
-    assert {id: int(grades["right"][id]) for id in EXERCISES} == {id: e.points for id, e in EXERCISES.items()}
+def test_every_exercise_is_graded_by_right_ones_below_it(tmp_path):
+    """In one process for the exercises in NumPy, and one for those in PyTorch."""
+    modules = {f"{name}.py": source.encode() for name, source in REFERENCE.items()}
+    references = write_references(tmp_path, EXERCISES.values())
+    for torch in (False, True):
+        exercises = [exercise for exercise in EXERCISES.values() if (exercise.notebook == 5) == torch]
+        with Session(sandbox.command(exercises[0], [tmp_path], 60, MEMORY)) as session:
+            for exercise in exercises:
+                source = references[exercise.id]
+                tree = submissions.write_tree(tmp_path / exercise.id, source, modules, exercise.files)
+                results = grade_tree(exercise, session, tree, str(source))
+                assert [result.hint for result in results] == [""] * len(exercise.parts), exercise.id
 
 
 # --- the pipe ---

@@ -50,9 +50,9 @@ def mutants(exercises, sources, given):
             )
     opened = cut_code.cut(sources, exercises, given)
     for module in {name.split(".")[0]: None for exercise in exercises for name in exercise.functions}:
-        left = {name for name, _ in cut_code.definitions(ast.parse(opened[module]), module)}
+        left = {name for name, _ in cut_code.definitions(cut_code.tree(opened[module]), module)}
         judges = tuple(e.id for e in exercises if f"cs231n/{module}.py" in e.files)
-        for name, node in cut_code.definitions(ast.parse(sources[module]), module):
+        for name, node in cut_code.definitions(cut_code.tree(sources[module]), module):
             if name not in left:
                 body = cut_code.solution(sources[module], name, given) if isinstance(node, ast.FunctionDef) else [node]
                 yield from _mutants_of(name, body, judges, sources)

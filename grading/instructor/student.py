@@ -135,8 +135,8 @@ def solutions(reference, exercises, given, edition):
             for function in exercise.functions
             if function.split(".")[0] == module
         ]
-        stay = {name for name, _ in cut_code.definitions(ast.parse(edition[module]), module)}
-        parts += [[node] for name, node in cut_code.definitions(ast.parse(source), module) if name not in stay]
+        stay = {name for name, _ in cut_code.definitions(cut_code.tree(edition[module]), module)}
+        parts += [[node] for name, node in cut_code.definitions(cut_code.tree(source), module) if name not in stay]
         for line, text in _statements(source):
             within = any(part[0].lineno <= line <= part[-1].end_lineno for part in parts)
             (inside if within else outside).add(text)
@@ -145,7 +145,7 @@ def solutions(reference, exercises, given, edition):
 
 def _statements(source):
     """The simple statements of a source by their lines, as written and as Python would write them, but for spaces."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(cut_code.tree(source)):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.Return) and not isinstance(node.value, ast.Name):
             for text in (ast.unparse(node), ast.get_source_segment(source, node)):
                 if len(_bare(text)) >= SHORTEST:

@@ -81,14 +81,14 @@ def grade_one(exercise, modules, references, work, seed, seconds, memory):
     written = {file for e in read()[0].values() for file in e.files}
     source = references[exercise.id]
     with TemporaryDirectory(dir=work) as folder:
-        whole = _tree(Path(folder, "whole"), references[None], modules, written)
-        isolated = _tree(Path(folder, "isolated"), source, modules, exercise.files)
+        whole = write_tree(Path(folder, "whole"), references[None], modules, written)
+        isolated = write_tree(Path(folder, "isolated"), source, modules, exercise.files)
         command = sandbox.command(exercise, [folder, source], seconds, memory)
         with ExerciseSession(command, seconds) as session:
             return grade(exercise, session, whole, str(source), seed, isolated)
 
 
-def _tree(folder, reference, modules, files):
+def write_tree(folder, reference, modules, files):
     """A copy of reference in folder, in which those of files that are among modules are the learner's, and new ones."""
     shutil.copytree(reference, folder)
     for name, content in modules.items():
@@ -99,9 +99,6 @@ def _tree(folder, reference, modules, files):
 
 def _start_worker():
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, and the learner's process with it
-    import torch
-
-    torch.set_num_threads(1)
 
 
 # --- all of them ---
