@@ -23,7 +23,7 @@ SUBSTITUTES = str(HERE / "substitutes.py")
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a part of an exercise.  hint: empty where it is right.  open: it is not written yet."""
+    """The result of a part of an exercise.  hint: empty if it is right.  open: whether it is not written yet."""
 
     part: str
     points: int
@@ -37,11 +37,12 @@ class Result:
 
 
 def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=None):
-    """Check an exercise of the package in the folder tree.  Returns a `Result` for each of its parts.
+    """Check an exercise of the package in the folder tree.  Returns a list of a `Result` for each of its parts.
 
-    The exercises that it uses are taken from source, where they are right, so that a mistake there costs nothing here.
-    A part that fails so is tried with the learner's own: a cache, say, may be laid out otherwise there.
-    isolated_tree: a tree to try first, in which the learner's are but the modules that the exercise is written in.
+    The exercises that it uses are replaced by correct ones from source, so that a mistake there costs nothing here.
+    A part that fails then is tried again with the learner's own, whose cache, for example, may be laid out differently.
+    isolated_tree: a tree to try first, in which only the modules with this exercise are the learner's.
+    seed: an int from which the checks draw their arrays.
     """
     substitutes = {"source": source, "names": names_below(exercise)}
     attempts = [(tree, substitutes), (tree, None)] if exercise.uses else [(tree, None)]
@@ -70,19 +71,19 @@ def _grade_part(exercise, part, session, attempts, seed):
             break
         except (Wrong, Failed) as error:
             failures.append(error)
-        except Exception as error:  # what came back was nothing that the check could work with, such as None for a pair
-            failures.append(Wrong(f"what came back is not what the docstring promises: {error}"))
+        except Exception as error:  # the check could not work with the result, such as None in place of a pair
+            failures.append(Wrong(f"the result is not what the docstring promises: {error}"))
     seconds = time.perf_counter() - start
     if not failures:
         return Result(part, exercise.parts[part], seconds=seconds)
-    told = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
-    hint = printable(told) or "it failed without a word"  # no hint would mean that it is right
-    return Result(part, exercise.parts[part], hint, getattr(told, "open", False), seconds)
+    shown = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
+    hint = printable(shown) or "it failed without a message"  # an empty hint would mean that it is right
+    return Result(part, exercise.parts[part], hint, getattr(shown, "open", False), seconds)
 
 
 @contextlib.contextmanager
 def _one_torch_thread():
-    """Run PyTorch on one thread, since arrays are small here: on two busy cores all checks take 3 s, not 38 s."""
+    """Run PyTorch on one thread: for arrays this small, two threads on busy cores took 38 s in all, and one 3 s."""
     import torch  # here, since it takes a second, for which `%load_ext grading` need not wait
 
     before = torch.get_num_threads()
@@ -94,12 +95,12 @@ def _one_torch_thread():
 
 
 def _open_elsewhere(failure, exercise):
-    """Whether an exercise failed only since another one, which the reference does not use in it, is open there."""
+    """Whether an exercise failed only because another one, which the reference does not use there, is still open."""
     return getattr(failure, "open", False) and not str(failure).startswith(f"exercise {exercise.id} ")
 
 
 def table(graded):
-    """Lines for a reader.  graded: a dict from `Exercise` to its results."""
+    """The lines of a report to read.  graded: a dict from `Exercise` to its results."""
     full = {e.id for e, results in graded.items() if not any(r.hint for r in results)}
     known = {e.id for e in graded}
     width = max([45, *(len(e.title) + 1 for e in graded)])
@@ -113,8 +114,8 @@ def table(graded):
         for result in results:
             if result.hint:
                 yield from _indented(f"{result.part} ({result.points}): {result.hint}")
-        if earned and (others := [used for used in exercise.uses if used in known - full]):
-            yield from _indented(f"checked with right parts in place of {', '.join(others)}, not right yet in yours")
+        if earned and (others := ", ".join(used for used in exercise.uses if used in known - full)):
+            yield from _indented(f"checked with correct functions for {others}, where yours are not right yet")
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
     yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
 
@@ -124,7 +125,7 @@ def _indented(text):
 
 
 def gradescope(graded):
-    """The results in the form that Gradescope's autograder reads, as a dict."""
+    """The results as a dict in the format of Gradescope's autograder."""
     tests = [
         {
             "number": exercise.id,
@@ -143,11 +144,11 @@ def gradescope(graded):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m grading.grade", description="Grade the exercises in this folder.")
-    parser.add_argument("exercise", nargs="*", help="such as 2.3, or a notebook, 1 to 5; all without one")
+    parser.add_argument("exercise", nargs="*", help="such as 2.3, or a notebook, 1 to 5 (default: all)")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the results there too, as Gradescope reads them"
+        "--json", type=Path, metavar="FILE", help="also write the results there, in Gradescope's format"
     )
-    parser.add_argument("--seed", type=int, default=0, help="what the arrays of the checks are drawn from (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the arrays in the checks (default: 0)")
     args = parser.parse_args(argv)
     try:
         exercises = choose(args.exercise, read()[0])

@@ -172,7 +172,7 @@ def test_the_network_is_out_of_reach(run):
 
 @pytest.mark.parametrize("name", ["torch", "scipy", "matplotlib", "sklearn"])
 def test_a_numpy_exercise_is_written_in_numpy_alone(run, name):
-    with pytest.raises(Failed, match=f"exercise 1.1 is to be written in NumPy alone, without {name}"):
+    with pytest.raises(Failed, match=f"exercise 1.1 has to be written in NumPy alone, without {name}"):
         run(f"import {name}")
 
 
@@ -189,7 +189,7 @@ def test_a_pytorch_exercise_has_torch_and_nothing_else(tmp_path_factory):
         run(f"import torch; x = {x}; torch.nn.Conv2d(3, 4, 3)(x).sum().backward(); assert x.grad is not None")
         run("import torch; torch.optim.SGD([torch.ones(2, requires_grad=True)], 0.1).step()")
         for name in ("scipy", "torchvision"):
-            with pytest.raises(Failed, match=f"exercise 5.1 is to be written in PyTorch alone, without {name}"):
+            with pytest.raises(Failed, match=f"exercise 5.1 has to be written in PyTorch alone, without {name}"):
                 run(f"import {name}")
         if not sandbox.not_enforced():
             with pytest.raises(Failed, match="PermissionError"):

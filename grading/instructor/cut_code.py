@@ -1,7 +1,7 @@
 """Cut the solutions out of Python sources, by their syntax trees.
 
-Of an exercise's function the signature, the docstring and the checks of its arguments stay, and a NotImplementedError
-that says what to do takes the place of the rest.  Helpers that only solutions called go with them.
+An exercise's function keeps its signature, its docstring and the checks of its arguments; the rest is replaced by a
+NotImplementedError that says what to do.  Helpers that only solutions called are removed too.
 """
 
 import ast
@@ -11,10 +11,10 @@ import textwrap
 
 
 def cut(sources, exercises, given, readers=(), solved=()):
-    """The sources, a dict from module to text, with the exercises' functions open.
+    """The sources, a dict from module to text, without the solutions of the exercises.
 
-    given: helpers, as "module.name", that stay though only solutions call them.  readers: texts of other code; what
-    they name stays too.  solved: exercises whose functions stay as they are.
+    given: helpers, as "module.name", that stay even though only solutions call them.  readers: texts of other code, in
+    which a name means that its helper stays.  solved: exercises whose functions are not changed.
     """
     opened = [(function, exercise.message(function)) for exercise in exercises for function in exercise.functions]
     bodies = [(solution(sources[name.split(".")[0]], name, given), name, message) for name, message in opened]
@@ -30,12 +30,12 @@ def cut(sources, exercises, given, readers=(), solved=()):
 
 
 def modules(root):
-    """The modules of the package in the folder root: name -> text."""
+    """The modules of the package cs231n in the folder root, a dict from name to text."""
     return {file.stem: file.read_text(encoding="utf-8") for file in sorted((root / "cs231n").glob("*.py"))}
 
 
 def solution(source, function, given):
-    """The statements of a function, as "module.name" or "module.class.name", that are its solution."""
+    """The statements that are the solution of a function, "module.name" or "module.class.name", as nodes."""
     definition = find(tree(source), function)
     body, start = definition.body, int(ast.get_docstring(definition) is not None)
     while start < len(body) - 1 and is_check(body[start], {name.rpartition(".")[2] for name in given}):
@@ -55,7 +55,7 @@ def find(module, function):
 
 
 def is_check(statement, given):
-    """Whether a statement only checks arguments: it raises, calls a check, or a given helper that does."""
+    """Whether a statement only checks arguments: it raises, or calls a check or a given helper."""
     match statement:
         case ast.If(body=[ast.Raise()], orelse=[]):
             return True
@@ -69,7 +69,7 @@ def is_check(statement, given):
 
 
 def _stub(message, indent):
-    """Lines that raise the message of an open exercise."""
+    """The lines that raise NotImplementedError with the message of an open exercise."""
     parts = textwrap.wrap(message, 100, drop_whitespace=False)
     return textwrap.indent(
         "\n".join(["raise NotImplementedError(", *(f"    {json.dumps(part)}" for part in parts), ")"]), " " * indent
@@ -77,7 +77,7 @@ def _stub(message, indent):
 
 
 def _without_orphans(sources, used, kept, readers):
-    """The sources without the definitions among the names used that nothing names any more."""
+    """The sources without the definitions of those names in used that are no longer mentioned anywhere."""
     read = {name for text in readers for name in _names([ast.parse(text)])}
     while True:
         named = set().union(*map(_named, sources.values()))
@@ -112,7 +112,7 @@ def definitions(module, prefix):
 
 @functools.lru_cache(maxsize=256)
 def tree(source):
-    """The syntax tree of a source, which nobody may change: most sources are asked for again and again."""
+    """The syntax tree of a source.  It is shared, so do not change it: most sources are needed many times."""
     return ast.parse(source)
 
 

@@ -1,4 +1,4 @@
-"""The reports of graded submissions: one for each student, to read and for Gradescope, and one table of all."""
+"""Reports on graded submissions: for each student, a text and the same for Gradescope; for the class, one table."""
 
 import csv
 import hashlib
@@ -10,7 +10,7 @@ from grading.grade import gradescope, table
 
 
 def write_report(out, submission, graded, seed):
-    """Write the texts name.txt, for the student, and name.json, as Gradescope reads it; the latter says: finished."""
+    """Write name.txt, for the student, and then name.json, for Gradescope, which also marks the submission as done."""
     head = [f"{submission.name}: {submission.file!r}, graded with the seed {seed}", *submission.notes, ""]
     _write(out / f"{submission.name}.txt", "\n".join([*head, *(table(graded) if submission.modules else ()), ""]))
     notes = {"submission": submission.file, "seed": seed, "notes": submission.notes}
@@ -24,13 +24,13 @@ def _write(file, text):
 
 
 def fingerprint(submission, exercises):
-    """What tells a submission and its exercises from a later one, or from others: a checksum of modules and points."""
+    """A checksum of a submission's modules and of the exercises' points, to recognize what has been graded already."""
     whole = [sorted(submission.modules.items()), [(exercise.id, exercise.parts) for exercise in exercises]]
     return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 
 def earlier_tests(out, submission, exercises):
-    """The tests of an earlier report of the same modules and exercises; None where there is no such report."""
+    """The tests in an earlier report on the same modules and exercises, or None if there is no such report."""
     try:
         report = json.loads((out / f"{submission.name}.json").read_text(encoding="utf-8"))
         return report["tests"] if report["extra_data"]["graded"] == fingerprint(submission, exercises) else None
