@@ -72,21 +72,21 @@ def batchnorm_running(learner):
 
 
 def _moved(old, batch, momentum, N):
-    """A running average after a batch of N, and what mistakes make of it."""
+    """A running average after a batch of N examples, and what known mistakes would make of it."""
     root, unbiased = np.sqrt(abs(batch)), batch * N / (N - 1)
     return batch + momentum * (old - batch), {
         "it has not been updated": old,
-        "momentum is the share of the old average that stays": old + momentum * (batch - old),
-        "momentum is the one in bn_param": batch + 0.9 * (old - batch),
+        "momentum is the weight of the old average": old + momentum * (batch - old),
+        "momentum is read from bn_param": batch + 0.9 * (old - batch),
         "the variance divides by N, not by N - 1": unbiased + momentum * (old - unbiased),
-        "each batch comes in times 1 - momentum, the first one too": momentum * old + batch,
-        "an average that is absent stands at 0, the variance too": batch + momentum * (1 - batch),
+        "each batch is weighted by 1 - momentum, the first one too": momentum * old + batch,
+        "an absent average starts at 0, that of the variance too": batch + momentum * (1 - batch),
         "the variance is averaged, not its root": root + momentum * (old - root),
     }
 
 
 def _check_float32_stays(learner):
-    """Running averages may be float64, if that does not reach an out of float32 in test mode."""
+    """Check that float32 input gives float32 output in test mode, even if the running averages are float64."""
     arguments, bn_param = _batch_case(learner.rng, BATCHES[1]).arguments, {"mode": "train"}
     learner.batchnorm.batchnorm_forward(*arguments, bn_param)
     if {bn_param[name].dtype.name for name in AVERAGES} != {"float32"}:
@@ -183,9 +183,9 @@ def affine_bn_relu_forward(learner):
 
 
 def _check_bn_param(bn_param, case, x):
-    """Check that batch norm of x has got the bn_param that came in, and not a copy."""
+    """Check that batch norm of x has updated the bn_param that was passed, and not a copy."""
     mean = _bn_param(case).get("running_mean", 0.1 * case.average(x).flatten())
-    hint = "bn_param holds no running_mean: batch norm shall write to the dict that came in, not to a copy"
+    hint = "bn_param holds no running_mean: batch norm must write to the dict that was passed, not to a copy"
     require("running_mean" in bn_param, hint)
     expect("bn_param['running_mean']", bn_param["running_mean"], mean, case=str(case), tol=TOLERANCE[case.dtype])
 
@@ -198,7 +198,7 @@ def affine_bn_relu_backward(learner):
         grads = several("affine_bn_relu_backward", layers.affine_bn_relu_backward(dout, cache), names)
         wanted, linear = row.grads(out.relu()), row.grads(out)
         for name, got, right, wrong in zip(names.split(", "), grads, wanted, linear, strict=True):
-            expect(name, got, right, {"the way back begins at ReLU": wrong}, str(row))
+            expect(name, got, right, {"backward begins with ReLU": wrong}, str(row))
         check_without_dx(layers.affine_bn_relu_backward, dout, cache, wanted, str(row), TOLERANCE["float64"], names)
 
 

@@ -1,4 +1,4 @@
-"""What the checks share: arrays, gradients by autograd, and what is checked of several exercises in the same words."""
+"""What the checks share: tolerances, random arrays, gradients by autograd, and checks that several exercises need."""
 
 import torch
 
@@ -35,12 +35,12 @@ def gradients(function, arrays, dout, *args):
 
 
 def forward(function, *args):
-    """out and cache, which the learner's function returns; or scores and caches, of a net's."""
+    """out and cache, the result of a layer's forward function; or scores and caches, that of a net's."""
     return several(function, function(*args), "out, cache")
 
 
 def check_without_dx(backward, dout, cache, wanted, case, tol, names="dx, dw, db"):
-    """Check that backward(..., need_dx=False) returns None for dx, and the rest of wanted as with dx."""
+    """Check that backward(..., need_dx=False) returns None for dx, and the other gradients unchanged."""
     dx, *others = several(backward, backward(dout, cache, need_dx=False), names)
     require(dx is None, f"dx: expected None with need_dx=False (with {case})")
     for name, got, right in zip(names.split(", ")[1:], others, wanted[1:], strict=True):

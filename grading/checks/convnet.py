@@ -48,7 +48,7 @@ def conv_relu_pool_backward(learner):
 
 
 def _conv_pools(learner):
-    """(x, w, b), (conv_param, pool_param) and words that name the case."""
+    """(x, w, b), (conv_param, pool_param) and a description of the case."""
     for shape, filters, conv_param, pool_param in CONV_POOLS:
         for dtype in TOLERANCE:
             arrays = [_draw_for_relu(learner, size, dtype) for size in (shape, filters, filters[:1])]
@@ -73,7 +73,7 @@ def convnet_forward(learner):
         wanted = _convnet(params, X, running)
         mistakes = {
             "the last layer has no ReLU": F.relu(wanted),
-            "the ReLU behind the hidden affine layer is missing": _convnet(params, X, relu=lambda h: h),
+            "the ReLU after the hidden affine layer is missing": _convnet(params, X, relu=lambda h: h),
         }
         expect("scores", scores, wanted, mistakes, case, tol)
         if "gamma1" in params:
@@ -84,7 +84,7 @@ def convnet_forward(learner):
 def _check_running_means(net, running, case):
     for i, (mean, _) in enumerate(running):
         got = net.get("bn_params")[i].get("running_mean")
-        unmoved = {"batch norm shall write to the net's own bn_params": 0 * mean}
+        unmoved = {"batch norm must write to the net's own bn_params": 0 * mean}
         expect(f"bn_params[{i}]['running_mean']", got, mean, unmoved, f"{case}, after a batch in training mode")
 
 
@@ -110,7 +110,7 @@ def convnet_backward(learner):
 
 
 def _convnets(learner):
-    """Nets, batches for them, their parameters, biases and beta included, and words that name the case."""
+    """Nets, batches for them, their parameters, biases and beta included, and a description of the case."""
     for settings, N, dtype in NETS:
         net = learner.cnn_model.ThreeLayerConvNet(**SMALL_NET, **settings, reg=REG, dtype=dtype)
         params = {name: _draw_for_relu(learner, w.shape, dtype) for name, w in net.get("params").items()}
@@ -127,7 +127,7 @@ def _convnet_of(*args):
 
 
 def _convnet(params, X, running=2 * ((None, None),), mode="train", relu=F.relu):
-    """The net's scores.  running: mean and variance of both batch norms, which move in training mode."""
+    """The net's scores.  running: mean and variance of both batch norms, which it updates in training mode."""
     params = {name: torch.as_tensor(value) for name, value in params.items()}
 
     def normalized(h, i):
@@ -142,6 +142,6 @@ def _convnet(params, X, running=2 * ((None, None),), mode="train", relu=F.relu):
 
 
 def _draw_for_relu(learner, shape, dtype):
-    """In float32 whole numbers, whose sums are exact in any order: so all agree about what is above 0, or largest."""
+    """An array; in float32, of whole numbers, whose sums are exact, so that rounding decides no ReLU and no maximum."""
     x = draw(learner, shape, dtype)
     return x if dtype == "float64" else np.round(2 * x)

@@ -12,20 +12,20 @@ CONVS = [  # shapes of x and w, conv_param, dtype
     ((2, 3, 5, 7), (4, 3, 3, 2), {"stride": 2, "pad": 1}, "float64"),
     ((2, 3, 5, 7), (4, 3, 3, 2), {"stride": 2, "pad": 1}, "float32"),
     ((1, 1, 4, 5), (1, 1, 2, 3), {}, "float64"),
-    ((2, 2, 6, 4), (3, 2, 3, 3), {"stride": 2, "pad": 0}, "float64"),  # the last row and column are never looked at
+    ((2, 2, 6, 4), (3, 2, 3, 3), {"stride": 2, "pad": 0}, "float64"),  # the last row and column are in no window
     ((1, 2, 6, 5), (2, 2, 4, 3), {"stride": 3, "pad": 2}, "float64"),
     ((2, 1, 3, 4), (2, 1, 1, 2), {"stride": 3}, "float64"),  # gaps between the windows
-    ((1, 2, 2, 3), (1, 2, 2, 3), {"pad": 3}, "float64"),  # windows that see nothing but the frame
+    ((1, 2, 2, 3), (1, 2, 2, 3), {"pad": 3}, "float64"),  # windows that see only padding
 ]
-LARGE_CONVS = [  # for the fast layer: filters that fit Winograd's way, where it is allowed and not, and several blocks
+LARGE_CONVS = [  # for the fast layer: filters that suit Winograd's algorithm or not, and several blocks
     ((1, 16, 6, 5), (16, 16, 3, 3), {"stride": 2, "pad": 1}, "float64"),
     ((1, 16, 2, 3), (16, 16, 3, 3), {"pad": 3}, "float64"),
     ((2, 17, 6, 5), (16, 17, 3, 3), {"stride": 1, "pad": 2}, "float64"),
     ((2, 17, 6, 5), (16, 17, 3, 3), {"stride": 1, "pad": 1}, "float32"),
     ((3, 16, 30, 31), (3, 16, 5, 5), {"stride": 1, "pad": 0}, "float32"),
 ]
-LAST = "the whole batch adds up, and this is the last image's part"
-WRONG_SIDE = "the frame has pad pixels at each side, and is cut off at the wrong one"
+LAST = "the gradient is a sum over the batch; this is only the last image's part"
+WRONG_SIDE = "the padding has pad pixels on each side, and is cut off on the wrong one"
 
 
 def conv_forward_naive(learner):
@@ -67,16 +67,16 @@ def _check_conv_forward(learner, layer, cases):
         mistakes = {
             "b is missing": wanted - bias,
             "b is added once, not once for each channel": wanted + (x.shape[1] - 1) * bias,
-            "the formula mirrors no filter": conv(x, w.flip(2, 3), b, conv_param),
-            "the stride is forgotten": _conv_at_stride_1(x, w, b, conv_param),
-            "the frame of zeros lies on all four sides": conv(F.pad(x, (0, frame, 0, frame)), w, b, unframed),
-            "a filter looks at all channels": conv(x[:, :1], w[:, :1], b, conv_param),
+            "filters must not be mirrored": conv(x, w.flip(2, 3), b, conv_param),
+            "the stride is ignored": _conv_at_stride_1(x, w, b, conv_param),
+            "the zeros are padded on all four sides": conv(F.pad(x, (0, frame, 0, frame)), w, b, unframed),
+            "a filter sees all channels": conv(x[:, :1], w[:, :1], b, conv_param),
         }
         expect("out", out, wanted, mistakes, case, TOLERANCE[str(arrays[0].dtype)])
 
 
 def _check_conv_backward(learner, kind, cases, names):
-    """All of forward comes first: what a cache holds must last until its own backward."""
+    """Check the gradients in names.  All forward passes come first: a cache must last until its own backward."""
     module = learner.conv_layers if kind == "naive" else learner.fast_layers
     layer, backward = getattr(module, f"conv_forward_{kind}"), getattr(module, f"conv_backward_{kind}")
     runs = [(*run, forward(layer, *run[0], dict(run[1]))) for run in _convs(learner, cases)]
@@ -91,13 +91,13 @@ def _check_conv_backward(learner, kind, cases, names):
 
 
 def _conv_mistakes(arrays, dout, conv_param, wanted):
-    """What known mistakes make of dx, of dw and of db."""
+    """What known mistakes would give for dx, dw and db."""
     x, w, b = arrays
     _, last_dw, last_db = gradients(conv, [x[-1:], w, b], dout[-1:], conv_param)
     dx, dw, _ = gradients(_conv_at_stride_1, arrays, dout, conv_param)
-    of_dw = {MEAN: wanted[1] / len(x), LAST: last_dw, "the stride is forgotten": dw}
-    of_db = {MEAN: wanted[2] / len(x), LAST: last_db, "b counts at all i and j: add over them too": dout.sum(axis=0)}
-    return {"the stride is forgotten": dx} | _mistakes_of_dx(x, w, b, dout, conv_param), of_dw, of_db
+    of_dw = {MEAN: wanted[1] / len(x), LAST: last_dw, "the stride is ignored": dw}
+    of_db = {MEAN: wanted[2] / len(x), LAST: last_db, "b is added at all i and j: sum over them, too": dout.sum(axis=0)}
+    return {"the stride is ignored": dx} | _mistakes_of_dx(x, w, b, dout, conv_param), of_dw, of_db
 
 
 def _mistakes_of_dx(x, w, b, dout, conv_param):
@@ -109,19 +109,19 @@ def _mistakes_of_dx(x, w, b, dout, conv_param):
     return {
         OVERWRITTEN: _crop(put, pad),
         WRONG_SIDE: dframed[:, :, : x.shape[2], : x.shape[3]],
-        "the frame has to be cut off": dframed,
+        "the padding has to be cut off": dframed,
     }
 
 
 def _convs(learner, cases):
-    """(x, w, b), conv_param and words that name the case, for each of the cases."""
+    """(x, w, b), conv_param and a description, for each of the cases."""
     for shape, filters, conv_param, dtype in cases:
         arrays = [draw(learner, size, dtype) for size in (shape, filters, filters[:1])]
         yield arrays, dict(conv_param), f"x {shape}, w {filters}, conv_param {conv_param}"
 
 
 def _conv_at_stride_1(x, w, b, conv_param):
-    """What comes out, in the right shape, where window i starts at row i in place of i s."""
+    """The output, in the right shape, if window i started at row i instead of row i s."""
     _, _, H_out, W_out = conv(x, w, b, conv_param).shape
     return conv(x, w, b, conv_param | {"stride": 1})[:, :, :H_out, :W_out]
 
@@ -140,7 +140,7 @@ def im2col(learner):
             "the rows run over c, p, q, c the slowest": _columns(patches, (2, 3, 1, 0, 4)),
             "the rows run over c, p, q, q the fastest": _columns(patches, (1, 3, 2, 0, 4)),
             "a patch is a column, not a row": wanted.T,
-            "the stride is forgotten": every.swapaxes(0, 1).flatten(1),
+            "the stride is ignored": every.swapaxes(0, 1).flatten(1),
         }
         expect("X_col", cols, wanted, mistakes, f"x {x.shape}, kernel {kernel}, {conv_param}")
 
@@ -164,7 +164,7 @@ def col2im(learner):
         mistakes = {
             OVERWRITTEN: _crop(_put(patches.numpy(), index, framed), pad),
             WRONG_SIDE: dframed[:, :, :H, :W],
-            "the frame has to be cut off": dframed,
+            "the padding has to be cut off": dframed,
             "a pixel gets the sum of its entries, not their mean": wanted / count.clamp(min=1),
             "the columns run over n, i, j, n the slowest": fold(interleaved, x.shape, kernel, conv_param),
         }
@@ -173,13 +173,13 @@ def col2im(learner):
 
 
 def _places(shape, kernel, conv_param):
-    """Which pixel of a plane of images of that shape, counted in reading order, each window has at each place."""
+    """The number, in reading order, of the pixel that each window has at each place, for images of this shape."""
     plane = torch.arange(float(np.prod(shape[2:]))).reshape(1, 1, *shape[2:])
     return unfold(plane, kernel, {"stride": conv_param.get("stride", 1)})[0].long().numpy()
 
 
 def _put(values, index, shape):
-    """Images of that shape with values (N, C, ...) at the pixels index; the last one stays."""
+    """Images of this shape with values (N, C, ...) written at the pixels index, where a later one overwrites."""
     images = np.zeros((*shape[:2], shape[2] * shape[3]), values.dtype)
     images[:, :, index.ravel()] = values.reshape(*shape[:2], -1)
     return images.reshape(shape)

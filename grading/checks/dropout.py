@@ -13,7 +13,7 @@ def _forward(learner, x, **dropout_param):
 
 
 def _train(learner, x, **dropout_param):
-    """out in train mode, where an out may be any."""
+    """out in train mode."""
     return _forward(learner, x, mode="train", **dropout_param)[0]
 
 
@@ -36,8 +36,8 @@ def _check_kept_and_dropped(out, x, p):
     swapped = f". Likely mistake: {KEEP_OR_DROP}" if abs(share - (1 - p)) < 7 * spread else ""
     one_for_all = x.ndim > 1 and 0 < share < 1 and any((rows == rows.take([0], axis)).all() for axis in (0, 1))
     require(not one_for_all, "out: whole rows or columns are dropped; the mask is drawn for each element")
-    told = f"out: {share:.1%} of the units are kept, expected about {p:.0%}, with p={p}{swapped}"
-    require(abs(share - p) < 7 * spread, told)
+    hint = f"out: {share:.1%} of the units are kept, expected about {p:.0%}, with p={p}{swapped}"
+    require(abs(share - p) < 7 * spread, hint)
     mistakes = {
         "what is kept is divided by p": x * kept,
         "what is kept is divided by p, not by 1 - p": x * kept / (1 - p),
@@ -48,7 +48,7 @@ def _check_kept_and_dropped(out, x, p):
 
 
 def _check_draws(learner, x):
-    """Which calls of forward draw the same mask, and which another one."""
+    """Check which calls of forward draw the same mask, and which draw different ones."""
 
     def differ(a, b):
         return not np.array_equal(a, b)
@@ -56,21 +56,22 @@ def _check_draws(learner, x):
     def draw(**source):
         return _train(learner, x, p=0.5, **source)
 
-    require(differ(draw(), draw()), "out: two calls drop the same units; without rng and seed, each call draws afresh")
+    require(
+        differ(draw(), draw()),
+        "out: two calls drop the same units; without rng and seed, each call draws from fresh entropy",
+    )
     for seed in (0, 7):
         require(not differ(draw(seed=seed), draw(seed=seed)), f"out: two calls with seed={seed} drop different units")
     require(differ(draw(seed=1), draw(seed=2)), "out: two calls with different seeds drop the same units")
     one, other = (learner.drivers.generator(3) for _ in range(2))
     first, second = draw(rng=one), draw(rng=one)
-    require(differ(first, second), "out: two calls with the same rng drop the same units; the rng draws on")
+    require(differ(first, second), "out: two calls with the same rng drop the same units; the rng goes on drawing")
     require(not differ(first, draw(rng=other)), "out: the mask is not drawn by the rng in dropout_param")
     after = []
     for _ in range(2):
         draw(seed=5)
         after.append(learner.drivers.global_number())
-    hint = (
-        "dropout_forward has seeded NumPy's global generator, from which others draw: a seed is for its own generator"
-    )
+    hint = "dropout_forward has seeded NumPy's global generator, from which others draw: create a new one from the seed"
     require(after[0] != after[1], hint)
 
 
@@ -80,7 +81,7 @@ def dropout_test(learner):
             x = learner.rng.standard_normal(shape).astype(np.float32)
             out, _ = _forward(learner, x, mode="test", p=p, **seed)
             mistakes = {
-                "the scale is put right in train mode; test mode leaves x as it is": x * p,
+                "train mode has scaled already; test mode leaves x as it is": x * p,
                 "test mode leaves x as it is, and does not divide by p": x / p,
             }
             if np.shape(out) == x.shape and 0 < np.mean(np.asarray(out) == 0) < 1:
@@ -103,7 +104,7 @@ def dropout_backward(learner):
             "what is kept is divided by p, once": dout * kept / p**2,
             "what is kept is divided by p, not multiplied": dout * kept * p,
             "dout passes where the unit was kept, and not where it was dropped": dout * ~kept / p,
-            "dx = dout * mask / p, in which x does not stand": dout * x * kept / p,
+            "dx = dout * mask / p, which does not depend on x": dout * x * kept / p,
         }
         for words in (f"p={p}", f"p={p}, and the cache used a second time"):
             expect("dx", backward(dout, cache), (dout * kept / p).astype(dtype), mistakes, words, 1e-5)

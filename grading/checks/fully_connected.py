@@ -11,7 +11,7 @@ from grading.expect import expect, require, several
 
 
 def _small_net(learner, reg, dtype):
-    """A net of drivers.small_net, its parameters, X and y."""
+    """A net from drivers.small_net, its parameters, X and y."""
     shapes = {"W1": (4, 5), "b1": (5,), "gamma1": (5,), "beta1": (5,), "W2": (5, 3)}
     params = {name: learner.rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
     net = learner.drivers.small_net(reg, dtype, params)
@@ -33,7 +33,7 @@ def _net_loss(X, y, params, reg):
 
 
 def _asked(net, mode, dtype):
-    """Check what `_forward` was asked."""
+    """Check the arguments of `_forward`."""
     asked, when = net.get("asked"), "without y" if mode == "test" else "with y"
     require(asked["mode"] == mode, f"mode: _forward got {asked['mode']!r} {when}, expected {mode!r}")
     require(set(asked["bn"]) == {mode}, f"bn_params: each one's mode has to be {mode!r} {when}, got {asked['bn']}")
@@ -65,8 +65,8 @@ def l2_penalty(learner):
             mistakes = {
                 "0.5 is missing from the penalty": bare + 2 * penalty,
                 "the penalty is missing": bare,
-                "the penalty is on all parameters, but belongs on the weights alone": every,
-                "the penalty is on W1 alone": bare + reg / 2 * np.square(params["W1"]).sum(),
+                "the penalty is on all parameters, but belongs on the weights only": every,
+                "the penalty is on W1 only": bare + reg / 2 * np.square(params["W1"]).sum(),
                 "reg is squared, or missing": bare + penalty / reg,
             }
             loss, grads = several("loss", net.loss(X, y), "the loss, grads")
@@ -85,7 +85,7 @@ NORMS = [(None, "float32"), (None, "float64"), ("batchnorm", "float64"), ("layer
 
 
 def _nets(learner):
-    """Nets with random parameters, their X, words for them, and the tolerance."""
+    """Nets with random parameters, their X, a description, and the tolerance."""
     for hidden_dims in HIDDEN_DIMS:
         for norm, dtype in NORMS:
             settings = {"hidden_dims": hidden_dims, "normalization": norm, "dtype": dtype}
@@ -113,7 +113,7 @@ def _set_mode(net, mode):
 
 
 def _torch_net(X, params, norm, statistics=None, means=None):
-    """Scores.  statistics: those of batch norm, in test mode.  means: a list that gets those of the batches."""
+    """The scores.  statistics: of batch norm, in test mode.  means: a list that receives the batches' means."""
     h, depth = X.flatten(1), sum(name.startswith("W") for name in params)
     for i in range(1, depth + 1):
         h = F.linear(h, params[f"W{i}"].T, params[f"b{i}"])
@@ -143,7 +143,7 @@ def net_forward(learner):
         before = net.get("bn_params")
         wanted = _torch_net(torch.tensor(X), _leaves(params), norm, means=means).detach()
         scores, _ = forward(net._forward, X, "train")
-        mistakes = {"the last layer is affine alone, without ReLU": F.relu(wanted)}
+        mistakes = {"the last layer is only affine, without ReLU": F.relu(wanted)}
         expect("scores", scores, wanted.numpy(), mistakes, case, tol)
         for i, mean in reversed(list(enumerate(means))):
             name, old = "running_mean", before[i]["running_mean"]
@@ -173,7 +173,7 @@ def net_dropout(learner):
     p, width = 0.8, 20
     settings = {"hidden_dims": [width, width], "num_classes": width, "dropout": p, "dtype": "float64", "seed": 1}
     (net, _), X = _net(learner, **settings), np.ones((100, 6))
-    # Layer 1's units are 1; layer 2's are 1 more than layer 1's, and are the scores.
+    # Units of layer 1 are 1; those of layer 2 are 1 more than those of layer 1, and are the scores.
     for i, W in enumerate([np.zeros((6, width)), np.eye(width), np.eye(width)], start=1):
         net.set(f"params.W{i}", W)
         net.set(f"params.b{i}", np.full(width, float(i < 3)))
@@ -187,19 +187,19 @@ def net_dropout(learner):
 
 
 def _check_masks(scores, p, case):
-    """Two layers of dropout must have made 0, 1 / p or (1 / p + 1) / p of 2."""
+    """Check that two layers of dropout have turned 2 into 0, 1 / p or (1 / p + 1) / p."""
     kept = scores != 0
     share = kept.mean()
     require(not kept.all(), f"scores: nothing is dropped (with {case})")
     likely = ". Likely mistake: dropout is the probability of KEEPING a unit" if abs(share - 1 + p) < 0.06 else ""
-    require(abs(share - p) < 0.06, f"the share of units kept is {share:.3f}, expected {p} (with {case}){likely}")
+    require(abs(share - p) < 0.06, f"the fraction of units kept is {share:.3f}, expected {p} (with {case}){likely}")
     both = scores > (1.5 / p if (scores > 1.5 / p).any() else 0)
     wanted = np.where(kept, np.where(both, 1 / p + 1, 1) / p, 0)
-    mistakes = {"each hidden layer has dropout, behind its ReLU": np.where(kept, 2 / p, 0)}
+    mistakes = {"each hidden layer has dropout, after its ReLU": np.where(kept, 2 / p, 0)}
     expect("scores", scores, wanted, mistakes, case)
     share = both.sum() / kept.sum()
     require(share < 1, "all layers draw the same mask. Likely mistake: each takes the seed; give them one generator")
-    require(abs(share - p) < 0.07, f"where layer 2 keeps a unit, layer 1 keeps a share of {share:.3f}, expected {p}")
+    require(abs(share - p) < 0.07, f"where layer 2 keeps a unit, layer 1 keeps a fraction of {share:.3f}, expected {p}")
 
 
 def _check_seeds(net, X, scores):
@@ -214,7 +214,7 @@ def _check_seeds(net, X, scores):
 
 
 def _check_slopes(learner, p):
-    """All units are positive, so that scores are linear in each parameter, and a step of any length tells the slope."""
+    """All units are positive, so that scores are linear in each parameter, and a step of any length gives the slope."""
     rng = learner.rng
     net, params = _net(learner, hidden_dims=[7, 5], dropout=p, seed=2)
     params = {name: rng.uniform(0.1, 1, array.shape) for name, array in params.items()}
@@ -232,5 +232,5 @@ def _check_slopes(learner, p):
         net.set(f"params.{name}", array)
         shape = np.shape(grads[name])
         require(shape == array.shape, f"grads[{name!r}] has the shape {shape}, expected {array.shape}")
-        masks = f"dropout={p}; the masks of forward, which 1 / p scales, belong into backward"
+        masks = f"dropout={p}; backward uses the masks of forward, scaled by 1 / p"
         expect(f"the slope along grads[{name!r}]", np.sum(grads[name] * direction), slope, case=masks)

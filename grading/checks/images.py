@@ -2,7 +2,7 @@
 
 from torch.nn import functional as F
 
-OVERWRITTEN = "where windows overlap, a pixel adds up what each of them gives; nothing is overwritten"
+OVERWRITTEN = "where windows overlap, a pixel gets the sum of what each gives; nothing is overwritten"
 
 
 def conv(x, w, b, conv_param):

@@ -15,7 +15,7 @@ def _affine(x, w, b):
 
 
 def _affine_cases(learner):
-    """x, w, b and dout, words for them, and the tolerance."""
+    """x, w, b and dout, a description, and the tolerance."""
     for shape, M in AFFINE:
         for dtype, tol in TOLERANCE.items():
             shapes = shape, (int(np.prod(shape[1:])), M), (M,), (shape[0], M)
@@ -44,7 +44,7 @@ def affine_backward(learner):
 
 
 def _relu_cases(learner):
-    """x, with zeros in it, and dout."""
+    """x, with some zeros, dout, and a description."""
     for shape in [(4, 5), (1, 7), (6,), (2, 3, 2, 2)]:
         for dtype in TOLERANCE:
             x, dout = learner.rng.standard_normal((2, *shape)).astype(dtype)
@@ -55,7 +55,7 @@ def _relu_cases(learner):
 def relu_forward(learner):
     for x, _, case in _relu_cases(learner):
         out, _ = forward(learner.layers.relu_forward, x)
-        mistakes = {"that is the absolute value": np.abs(x), "the minimum in place of the maximum": np.minimum(x, 0)}
+        mistakes = {"this is the absolute value": np.abs(x), "this is the minimum, not the maximum": np.minimum(x, 0)}
         expect("out", out, F.relu(torch.tensor(x)).numpy(), mistakes, case)
 
 

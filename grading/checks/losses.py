@@ -9,7 +9,7 @@ from grading.expect import expect, require, several
 
 
 def _score_cases(learner):
-    """Scores x and labels y of losses."""
+    """Scores x, labels y, a description, and the tolerance."""
     for N, C in [(5, 4), (1, 3), (4, 2), (3, 7)]:
         for dtype, tol in TOLERANCE.items():
             x, y = 2 * learner.rng.standard_normal((N, C)), learner.rng.integers(C, size=N)
@@ -17,13 +17,13 @@ def _score_cases(learner):
 
 
 def _large_cases(learner):
-    """Scores whose exp overflows, or comes to 0 in one row or for the true class; and what it takes to stand them."""
+    """Scores whose exp overflows, or rounds to 0 in a row or for the true class, and what is needed for them."""
     x, y = learner.rng.standard_normal((4, 3)), learner.rng.integers(3, size=4)
-    shift = "exp overflows, or all of it rounds to 0: shift each row by its own maximum"
+    shift = "exp overflows, or rounds to 0 everywhere: shift each row by its own maximum"
     yield x + 1000, y, "scores of about 1000", shift
     yield x - 1000, y, "scores of about -1000", shift
     yield x + np.array([[800], [-800], [0], [10]]), y, "rows of about 800, -800, 0 and 10", shift
-    lost = "a probability has been rounded to 0 before its log is taken: take the log of the sum of exp alone"
+    lost = "a probability is rounded to 0 before its log is taken: take the log of the sum of exp only"
     x, y = np.array([[0.0, 900, 1], [3, 2, 1]]), np.array([0, 2])
     yield x, y, "a score 900 below the largest for the true class", lost
 
@@ -64,7 +64,7 @@ def softmax_gradient(learner):
         mistakes = {
             "the loss is a mean, so dx is divided by N": dx * len(x),
             "1 is subtracted at the true class": dx + onehot / len(x),
-            "1 is subtracted at the true class alone, after which N divides": dx + onehot / len(x) - onehot,
+            "1 is subtracted only at the true class, before dividing by N": dx + onehot / len(x) - onehot,
             "the sign": -dx,
         }
         expect("dx", _loss(learner.layers.softmax_loss, x, y)[1], dx, mistakes, case, tol)
@@ -97,7 +97,7 @@ def svm_gradient(learner):
         true, once = F.one_hot(torch.tensor(y), x.shape[1]).numpy().astype(bool), np.sign(dx) / len(x)
         mistakes = {
             "the loss is a mean, so dx is divided by N": dx * len(x),
-            "each violated margin pulls at the true class's score, too": np.where(true, 0, dx),
+            "each violated margin also pulls at the true class's score": np.where(true, 0, dx),
             "the true class's score is in as many terms as margins are violated": np.where(true, once, dx),
             "the sign at the true class": np.where(true, -dx, dx),
         }

@@ -19,10 +19,10 @@ BATCHES = [  # shapes of x, eps or None where it is absent, and dtypes
 
 @dataclass(frozen=True)
 class Case:
-    """What a norm is given, and what is right: by PyTorch, and by autograd.
+    """The input of a norm, and the expected output and gradients, by PyTorch.  All tensors have the dtype of x.
 
     norm: out of x, gamma, beta and eps.  average: the mean over what is standardized together, which broadcasts with x.
-    statistics: the mean and the variance that take the place of x's own in test mode.
+    statistics: the mean and the variance that replace those of x in test mode.
     """
 
     x: torch.Tensor
@@ -53,7 +53,7 @@ class Case:
         return self.x.numpy(), self.gamma.numpy(), self.beta.numpy()
 
     def param(self, **others):
-        """A layer's dict."""
+        """The dict that a layer takes."""
         return others if self.given_eps is None else {"eps": self.given_eps, **others}
 
     @cached_property
@@ -70,7 +70,7 @@ class Case:
 
     @property
     def terms(self):
-        """How many numbers of x a mean is over."""
+        """How many entries of x a mean is over."""
         one = torch.zeros_like(self.x)
         one.view(-1)[0] = 1
         return round(1 / self.average(one).max().item())
@@ -91,23 +91,23 @@ class Case:
             "gamma and beta are missing": standardized,
             "var divides by the number of its terms, not by one less": centred / (unbiased + eps).sqrt() + beta,
             "x - mu is divided by the root of var + eps": centred / (var + eps) + beta,
-            "eps stands under the root": centred / (var.sqrt() + eps) + beta,
+            "eps belongs under the root": centred / (var.sqrt() + eps) + beta,
             "eps is missing, or not the one given": centred / var.sqrt() + beta,
             "eps is not the one given": centred / (var + 1e-5).sqrt() + beta,
             "mu is not subtracted": (centred + gamma * mu) / (var + eps).sqrt() + beta,
         }
 
     def mistakes_of_grads(self):
-        """Those of dx, dgamma and dbeta."""
+        """What known mistakes would give for dx, dgamma and dbeta."""
         (_, var), (gamma, _), eps = self.moments, self.scales, self.eps
         out, (dx, dgamma, dbeta) = self.out_and_grads
         without_gamma = replace(self, gamma=torch.ones_like(self.gamma)).out_and_grads[1][0]
         of_dx = {
             "gamma is missing": without_gamma,
             "gamma differs from term to term, and has to stay in the means": without_gamma * gamma,
-            "gamma comes in once, not twice": dx * gamma,
+            "gamma is a factor once, not twice": dx * gamma,
             "the 1 / std is missing": dx * (var + eps).sqrt(),
-            "1 / std comes in once, not twice": dx / (var + eps).sqrt(),
+            "1 / std is a factor once, not twice": dx / (var + eps).sqrt(),
         }
         if not self.statistics:
             direct = self.dout * gamma / (var + eps).sqrt()
@@ -115,15 +115,15 @@ class Case:
             by_var, more = dx - direct - by_mu, self.terms - 1
             of_dx |= {
                 "mu and var depend on x too": direct,
-                "the way through mu is missing": dx - by_mu,
-                "the way through var is missing": dx - by_var,
-                "mu is a mean: what comes through it is divided by the number of its terms": dx + more * by_mu,
-                "var is a mean: what comes through it is divided by the number of its terms": dx + more * by_var,
+                "the path through mu is missing": dx - by_mu,
+                "the path through var is missing": dx - by_var,
+                "mu is a mean: its gradient is divided by the number of its terms": dx + more * by_mu,
+                "var is a mean: its gradient is divided by the number of its terms": dx + more * by_var,
                 "the 2 of the square is missing": dx - by_var / 2,
-                "the way through mu has the wrong sign": dx - 2 * by_mu,
-                "the way through var has the wrong sign": dx - 2 * by_var,
-                "the whole has to be divided by N": dx * self.terms,
-                "dx is divided by N once too often": dx / self.terms,
+                "the path through mu has the wrong sign": dx - 2 * by_mu,
+                "the path through var has the wrong sign": dx - 2 * by_var,
+                "dx has to be divided by N": dx * self.terms,
+                "dx is divided by N twice": dx / self.terms,
             }
         share = dbeta.numel() / dx.numel()
         others = [axis for axis in range(dx.ndim) if axis != 1]
@@ -148,7 +148,7 @@ def draw_case(rng, drawn, norm, average, statistics=(), scale_shape=None):
 
 
 def size_of_x(eps):
-    """Of x: where eps is absent, x is so small that 1e-5 shows."""
+    """The scale of x: without an eps, so small that the default of 1e-5 matters."""
     return 0.003 if eps is None else 1
 
 
@@ -171,7 +171,7 @@ def check_large_mean(learner, layer, case, *others):
 
 
 def check_backward(learner, layer, backward, case, *others):
-    """Check dx, dgamma and dbeta, twice: a backward pass leaves the cache as it is."""
+    """Check dx, dgamma and dbeta twice, since a backward pass must not change the cache."""
     _, cache = forward(getattr(learner.batchnorm, layer), *case.arguments, *others)
     for words in (str(case), f"{case}, and the cache used a second time"):
         grads = several(backward, getattr(learner.batchnorm, backward)(case.dout.numpy(), cache), "dx, dgamma, dbeta")

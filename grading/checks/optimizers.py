@@ -10,7 +10,7 @@ from grading.expect import expect, require, several
 
 @dataclass
 class Update:
-    """What a rule returned in step t.  last: w before it.  grads and rates: those of all steps so far."""
+    """What a rule returned in step t.  last: w before the step.  grads and rates: those of all steps so far."""
 
     last: np.ndarray
     grads: list
@@ -24,18 +24,18 @@ class Update:
         return len(self.grads)
 
     def faded(self, beta, power=1, rates=(1, 1, 1, 1)):
-        """The sum over the steps of rate * dw^power, each step's beta times as much as the next one's."""
+        """The sum over the steps of rate * dw^power, in which each step has beta times the weight of the next."""
         return np.polyval([rate * dw.astype(float) ** power for rate, dw in zip(rates, self.grads, strict=False)], beta)
 
     def check(self, step, state, variants):
-        """Check w and config.  step: what w loses.  variants: other steps, by the words for the mistake."""
+        """Check w and config.  step: what is subtracted from w.  variants: description -> the mistake's step."""
         tol = TOLERANCE[str(self.last.dtype)]
         mistakes = {words: self.last - wrong for words, wrong in {"the step goes downhill": -step, **variants}.items()}
         expect("the next w", self.w, (self.last - step).astype(self.last.dtype), mistakes, self.case, tol)
         for name, wanted in state.items():
             has = ", ".join(map(repr, self.config))
             require(name in self.config, f"config lacks {name!r}, the rule's state; it has {has}")
-            mistakes = {"the sign": -wanted, "that is its root": np.sqrt(np.abs(wanted))}
+            mistakes = {"the sign": -wanted, "this is its root": np.sqrt(np.abs(wanted))}
             if "beta1" in self.config:
                 beta = self.config["beta1" if name == "m" else "beta2"]
                 mistakes = {"it is kept as it is, without its correction": wanted / (1 - beta**self.t)}
@@ -70,8 +70,8 @@ def momentum(learner):
         pull = update.rates[-1] * update.grads[-1]
         variants = {
             "the velocity has to be kept in config": pull,
-            "the gradient's share is learning_rate, not 1 - momentum": -(1 - rho) * v,
-            "that is Nesterov's momentum": pull - rho * v,
+            "the gradient's factor is learning_rate, not 1 - momentum": -(1 - rho) * v,
+            "this is Nesterov's momentum": pull - rho * v,
             "w moves by the new velocity, not by the old": -(v + pull) / (rho or 1),
         }
         update.check(-v, {"velocity": v}, variants)
@@ -89,9 +89,9 @@ def rmsprop(learner):
         pull, size = update.rates[-1] * dw, np.abs(dw)
         variants = {
             "the root is missing": pull / (mean + eps),
-            "epsilon is added to the root, not below it": pull / np.sqrt(mean + eps),
+            "epsilon is added to the root, not under it": pull / np.sqrt(mean + eps),
             "epsilon is missing": pull / np.sqrt(mean),
-            "decay_rate is the cache's share, 1 - decay_rate that of dw^2": pull / (size * decay**0.5 + eps),
+            "the weights are decay_rate for the cache, 1 - decay_rate for dw^2": pull / (size * decay**0.5 + eps),
             "the cache has to be kept in config": pull / (size * (1 - decay) ** 0.5 + eps),
         }
         update.check(pull / (mean**0.5 + eps), {"cache": mean}, variants)
@@ -114,13 +114,13 @@ def adam(learner):
 
 
 def _adam_steps(m, v, t, beta1, beta2, eps):
-    """The right step, and those that known mistakes would take, each with words that tell of it; but for the rate."""
+    """Pairs of description and step, without the rate: the correct step, and those that known mistakes would give."""
     first, second = 1 - beta1**t, 1 - beta2**t
     yield "", m / first / ((v / second) ** 0.5 + eps)
     yield "the corrections of m and v are missing", m / (np.sqrt(v) + eps)
     yield "the correction of v is missing", m / first / (np.sqrt(v) + eps)
     yield "the correction of m is missing", m / (np.sqrt(v / second) + eps)
-    yield "epsilon is added to the root, not below it", m / first / np.sqrt(v / second + eps)
+    yield "epsilon is added to the root, not under it", m / first / np.sqrt(v / second + eps)
     yield "epsilon is added after the correction of v", m * np.sqrt(second) / first / (np.sqrt(v) + eps)
     yield "the root is missing", m / first / (v / second + eps)
     first, second = 1 - beta1 ** (t + 1), 1 - beta2 ** (t + 1)

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from grading.checks.norms import BATCHES, batch_norm, check_backward, check_large_mean, check_out, draw_case
 
-GROUPS = [  # as above, and the number of groups
+GROUPS = [  # shape of x, eps or None, dtype; and the number of groups
     (((2, 6, 3, 2), 0.5, "float64"), 2),
     (((2, 6, 2, 1), 0.5, "float64"), 3),
     (((3, 3, 2, 4), None, "float32"), 1),

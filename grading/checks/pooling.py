@@ -9,7 +9,7 @@ from grading.checks.images import OVERWRITTEN, fold, pool, unfold
 from grading.expect import expect
 
 POOLS = [  # shape of x, window, stride
-    ((2, 3, 5, 7), (2, 2), 2),  # the last row and column are never looked at
+    ((2, 3, 5, 7), (2, 2), 2),  # the last row and column are in no window
     ((1, 1, 4, 5), (2, 2), 1),
     ((2, 2, 7, 6), (3, 2), 2),
     ((1, 2, 5, 6), (2, 3), 1),
@@ -44,8 +44,8 @@ def _check_pool_forward(learner, layer, cases):
         endless = F.pad(x, (0, 9, 0, 9), value=-torch.inf)
         mistakes = {
             "a maximum that starts at 0 is wrong where all pixels are negative": wanted.clamp(min=0),
-            "height and width are exchanged": F.max_pool2d(endless, window[::-1], stride)[:, :, :H_out, :W_out],
-            "the stride is forgotten": F.max_pool2d(x, window, 1)[:, :, :H_out, :W_out],
+            "height and width are swapped": F.max_pool2d(endless, window[::-1], stride)[:, :, :H_out, :W_out],
+            "the stride is ignored": F.max_pool2d(x, window, 1)[:, :, :H_out, :W_out],
             "the stride need not be the window's size": F.max_pool2d(endless, window)[:, :, :H_out, :W_out],
             "out is the maximum of a window, not its mean": F.avg_pool2d(x, window, stride),
         }
@@ -63,7 +63,7 @@ def _check_pool_backward(learner, module, kind, cases):
 
 
 def _pool_mistakes(x, dout, pool_param):
-    """What known mistakes make of dx."""
+    """What known mistakes would give for dx."""
     window = pool_param["pool_height"], pool_param["pool_width"]
     planes = torch.tensor(x).reshape(-1, 1, *x.shape[2:])
     patches, given = unfold(planes, window, pool_param), torch.tensor(dout).reshape(len(planes), 1, -1)
@@ -78,15 +78,15 @@ def _pool_mistakes(x, dout, pool_param):
 
     return {
         OVERWRITTEN: put.reshape(x.shape),
-        "among equals the first gets it all, the others nothing": shared_out(largest),
-        "among equals the first gets it all, not a share": shared_out(largest / largest.sum(1, keepdim=True)),
-        "among equals the first gets it, not the last": shared_out(last),
-        "only the maximum of a window gets what flows back": shared_out(torch.ones_like(patches)),
+        "among equal maxima the first gets everything, the others nothing": shared_out(largest),
+        "among equal maxima the first gets everything, not a share": shared_out(largest / largest.sum(1, keepdim=True)),
+        "among equal maxima the first gets it, not the last": shared_out(last),
+        "only the maximum of a window gets the gradient": shared_out(torch.ones_like(patches)),
     }
 
 
 def _pools(learner, cases):
-    """x, pool_param and words that name the case; x all different, with ties, and all negative."""
+    """x, pool_param and a description; x has only different pixels, or ties, or only negative ones."""
     for shape, window, stride in cases:
         pool_param = {"pool_height": window[0], "pool_width": window[1], "stride": stride}
         words = f"x {shape}, pool_param {pool_param}"

@@ -38,12 +38,12 @@ def shifted(learner):
             down, right = dy - pad, dx - pad
             repeated = _window(x, down, right, lambda n, k: np.eye(n)[np.clip(np.arange(n) + k, 0, n - 1)])
             mistakes = {
-                "dy and dx are interchanged": _window(x, right, down),
-                "each image has a shift of its own": _window(x, down[:1].repeat(N), right[:1].repeat(N)),
-                "it is shifted the other way: the window's corner is at dy, dx": _window(x, -down, -right),
+                "dy and dx are swapped": _window(x, right, down),
+                "each image has its own shift": _window(x, down[:1].repeat(N), right[:1].repeat(N)),
+                "the shift has the wrong sign: the window's corner is at dy, dx": _window(x, -down, -right),
                 "dy and dx count from the corner of the padded image": _window(x, dy, dx),
-                "beyond the border there is 0, and not the border again": repeated,
-                "what is shifted out comes back on the other side": _window(
+                "outside of the image there is 0, not a copy of the border": repeated,
+                "what is shifted out must not return on the other side": _window(
                     x, down, right, lambda n, k: np.roll(np.eye(n), k, axis=1)
                 ),
             }
@@ -59,7 +59,7 @@ def mirrored(learner):
             rows, columns = np.eye(5)[None], np.eye(7)[None]
             turned = np.where(chosen, columns[:, ::-1], columns)
             mistakes = {
-                "it is turned upside down; left and right have to change places": _moved(
+                "it is turned upside down; left and right should be swapped": _moved(
                     x, np.where(chosen, rows[:, ::-1], rows), columns
                 ),
                 "the images where flips is False are mirrored": _moved(x, rows, turned[:, ::-1]),
@@ -70,7 +70,7 @@ def mirrored(learner):
 
 
 def _steps_of_torch(lr_steps, lr_factor, steps):
-    """The rate at each of so many steps, by PyTorch."""
+    """The factor of the rate at each step, by PyTorch."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     milestones = [round(share * steps) for share in lr_steps]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, lr_factor)
@@ -85,9 +85,9 @@ def rate_in_steps(learner):
         recipe = learner.pytorch_recipes.Classic(lr=0.03, lr_steps=lr_steps, lr_factor=factor)
         rates = {step / 20: rate for step, rate in enumerate(_steps_of_torch(lr_steps, factor, 20))}
         for progress, wanted in sorted(rates.items(), key=lambda pair: pair[0] in lr_steps):
-            mistakes = {"it is multiplied by the learning rate elsewhere": 0.03 * wanted}
+            mistakes = {"the learning rate is multiplied elsewhere": 0.03 * wanted}
             if progress in lr_steps:
-                mistakes["at a share itself it has fallen already"] = wanted / factor
+                mistakes["at one of lr_steps it has fallen already"] = wanted / factor
             elif progress > lr_steps[0]:
                 mistakes["it falls at each of lr_steps, not once"] = factor
             case = f"progress={progress:g}, lr_steps={lr_steps}, lr_factor={factor:g}"
@@ -104,21 +104,21 @@ def rate_up_and_down(learner):
             if progress > warmup:
                 mistakes = {
                     "it falls from 1 at the end of the warmup": 1 - progress,
-                    "it falls to 0, and does not stay at 1": 1.0,
+                    "it falls to 0 and does not stay at 1": 1.0,
                     "it still rises after the warmup": progress / max(warmup, 1e-9),
                 }
             expect("rate", recipe.rate(progress), wanted, mistakes, f"progress={progress:g}, warmup={warmup:g}")
 
 
 def _filters(patches, eps, mean_off=True, lost=1):
-    """Whitening filters (12, 12) by a singular value decomposition.  lost: what the divisor n is reduced by."""
+    """Whitening filters (12, 12) by a singular value decomposition.  lost: the divisor is n - lost."""
     centred = patches - patches.mean(axis=0) if mean_off else patches
     _, s, directions = np.linalg.svd(centred / np.sqrt(len(patches) - lost), full_matrices=False)
     return directions / np.sqrt(s**2 + eps)[:, None]
 
 
 def _signed(filters, got):
-    """The filters with the signs that got has: that of a direction is free."""
+    """The filters with the signs of those in got, since a direction may have either sign."""
     along = (filters * got).sum(axis=1, keepdims=True)
     return np.where(along < 0, -filters, filters)
 
@@ -129,8 +129,8 @@ def whitening(learner):
             x = _alike(learner.rng).to(dtype)
             case = ", ".join([str(dtype), *(f"{name}={value:g}" for name, value in settings.items())])
             got = learner.pytorch_resnet.whitening_filters(x, **settings)
-            told = f"{tuple(got.shape)} of {got.dtype}" if isinstance(got, torch.Tensor) else type(got).__name__
-            require(told == f"(24, 3, 2, 2) of {dtype}", f"filters: expected (24, 3, 2, 2) of {dtype}, got {told}")
+            found = f"{tuple(got.shape)} of {got.dtype}" if isinstance(got, torch.Tensor) else type(got).__name__
+            require(found == f"(24, 3, 2, 2) of {dtype}", f"filters: expected (24, 3, 2, 2) of {dtype}, got {found}")
             expect("filters[12:]", got[12:], -got[:12], {"the negatives are missing": got[:12]}, case)
             eps, filters = settings.get("eps", 5e-4), got[:12].flatten(1).double().numpy()
             windows = sliding_window_view(x.double().numpy(), (2, 2), axis=(2, 3)).transpose(0, 2, 3, 1, 4, 5)
@@ -138,11 +138,11 @@ def whitening(learner):
             wanted = _filters(patches, eps)
             size = np.linalg.norm(wanted, axis=1, keepdims=True)
             mistakes = {
-                "the weakest direction stands first": wanted[::-1],
+                "the strongest direction comes first": wanted[::-1],
                 "a direction is divided by sqrt(lambda + eps)": wanted / size,
                 "a direction is divided by its standard deviation, not its variance": wanted * size,
                 "eps is added to lambda, under the root": wanted / size / (np.sqrt(1 / size**2 - eps) + eps),
-                "the patches have not lost their mean": _filters(patches, eps, mean_off=False, lost=0),
+                "the mean of the patches is not subtracted": _filters(patches, eps, mean_off=False, lost=0),
                 "the covariance divides by n - 1, not by n": _filters(patches, eps, lost=0),
                 "patches overlap: there is one at each pixel": _filters(windows[:, ::2, ::2].reshape(-1, 12), eps),
             }
@@ -157,7 +157,7 @@ def _alike(rng):
 
 
 def _applied(s, times):
-    """Singular values s, after so many times the polynomial."""
+    """Singular values s after applying the polynomial so many times."""
     a, b, c = 3.4445, -4.775, 2.0315
     for _ in range(times):
         s = s * (a + s**2 * (b + s**2 * c))
@@ -176,10 +176,8 @@ def orthogonalized(learner):
                 "|g| is the root of the sum of all squares": product(_applied(S / S[0], 5)),
                 "it is applied 4 times, expected 5": product(_applied(s, 4)),
                 "it is applied 6 times, expected 5": product(_applied(s, 6)),
-                "U V^T itself is too slow on a GPU: it is the polynomial that is asked for": product(
-                    torch.ones_like(s)
-                ),
-                "a matrix higher than wide has to be transposed back": wanted.T,
+                "U V^T itself is too slow on a GPU: use the polynomial": product(torch.ones_like(s)),
+                "a matrix with more rows than columns has to be transposed back": wanted.T,
             }
             got = learner.pytorch_optim.orthogonalized(g)
             expect("x", got, wanted, mistakes, f"g {shape} of {dtype}", 1e-3)

@@ -1,7 +1,7 @@
 """Checks of exercises 5.1 and 5.2: a residual block, and the ResNet.
 
-A module of the learner's stays in its process.  What it should give is computed from its state: filters are what has
-four axes, a norm is what has running statistics, both in the order in which the module holds them.
+The learner's module stays in its process.  The expected output is computed from its state, a dict of float64 tensors:
+those with four axes are filters, and running statistics belong to a norm, both in the order of the state.
 """
 
 import torch
@@ -11,7 +11,7 @@ from grading.checks.common import draw_tensor
 from grading.expect import expect, require
 
 BLOCKS = [(3, 3, 1), (3, 5, 1), (4, 4, 2), (3, 6, 2), (6, 4, 1)]  # c_in, c_out, stride
-NETS = [  # widths, blocks in a stage, classes, and the blocks that there should be
+NETS = [  # widths, blocks in a stage, classes, and the expected blocks
     ((4,), 1, 10, [(4, 4, 1)]),
     ((4, 6), 1, 5, [(4, 4, 1), (4, 6, 2)]),
     ((5, 3, 3), 2, 7, [(5, 5, 1), (5, 5, 1), (5, 3, 2), (3, 3, 1), (3, 3, 2), (3, 3, 1)]),
@@ -36,12 +36,12 @@ def _below(state, prefix):
 
 
 def _convolutions(state, name, shapes):
-    """Pairs of filters and their norm: running mean and variance, gamma, beta.  shapes: what the filters' shall be."""
+    """Pairs of filters and norm (running mean, running variance, gamma, beta).  shapes: of the filters, as expected."""
     filters = {key: value for key, value in state.items() if value.ndim == 4}
     found = [tuple(value.shape) for value in filters.values()]
     require(found == shapes, f"{name}: expected filters of the shapes {shapes}, got {found}")
     biased = any(key.removesuffix("weight") + "bias" in state for key in filters)
-    require(not biased, f"{name}: a convolution before a norm needs no bias, since the norm takes the mean off again")
+    require(not biased, f"{name}: a convolution before a norm needs no bias, since the norm subtracts the mean")
     owners = [key.removesuffix("running_var") for key in state if key.endswith("running_var")]
     norms = [[state.get(owner + key) for key in ("running_mean", "running_var", "weight", "bias")] for owner in owners]
     whole = len(norms) == len(shapes) and all(value is not None for norm in norms for value in norm)
@@ -56,7 +56,7 @@ def _normed(x, convolution, stride, training):
 
 
 def _parts_of_block(state, name, c_in, c_out, stride):
-    """The convolutions of a block's residual, and those of its shortcut, none or one."""
+    """The convolutions of a block's residual, and of its shortcut, which has one or none."""
     residual = _convolutions(
         _below(state, "residual."), f"{name}.residual", [(c_out, c_in, 3, 3), (c_out, c_out, 3, 3)]
     )
@@ -64,8 +64,8 @@ def _parts_of_block(state, name, c_in, c_out, stride):
     return residual, _convolutions(_below(state, "shortcut."), f"{name}.shortcut", changed)
 
 
-def _two_ways(parts, x, stride, training, between=F.relu, late=False):
-    """What comes by the shortcut, and what by the residual.  late: the residual's second convolution has the stride."""
+def _shortcut_and_residual(parts, x, stride, training, between=F.relu, late=False):
+    """The outputs of shortcut and residual.  late: the second convolution of the residual has the stride."""
     (first, second), shortcut = parts
     strides = (1, stride) if late else (stride, 1)
     residual = _normed(between(_normed(x, first, strides[0], training)), second, strides[1], training)
@@ -73,7 +73,7 @@ def _two_ways(parts, x, stride, training, between=F.relu, late=False):
 
 
 def _of_block(parts, x, stride, training, **changes):
-    return F.relu(sum(_two_ways(parts, x, stride, training, **changes)))
+    return F.relu(sum(_shortcut_and_residual(parts, x, stride, training, **changes)))
 
 
 def residual_block(learner):
@@ -83,13 +83,13 @@ def residual_block(learner):
         x = draw_tensor(learner.rng, 3, c_in, 6, 8)
         for mode, training in (("eval", False), ("train", True)):
             getattr(block, mode)()
-            around, residual = _two_ways(parts, x, stride, training)
+            around, residual = _shortcut_and_residual(parts, x, stride, training)
             no_relu = _of_block(parts, x, stride, training, between=lambda x: x)
             mistakes = {
-                "the ReLU behind the sum is missing": around + residual,
-                "the ReLU comes behind the sum, not before it": around + F.relu(residual),
+                "the ReLU after the sum is missing": around + residual,
+                "the ReLU comes after the sum, not before it": around + F.relu(residual),
                 "the ReLU between the convolutions is missing": no_relu,
-                "the way around is missing": F.relu(residual),
+                "the shortcut is missing": F.relu(residual),
                 "the first convolution has the stride": _of_block(parts, x, stride, training, late=True),
             }
             case = f"c_in={c_in}, c_out={c_out}, stride={stride}, in {mode} mode"
@@ -137,12 +137,12 @@ def resnet(learner):
             all_alike = _features(parts, x, [1] * len(plan), training)
             wanted = F.linear(last.mean((2, 3)), w, b)
             mistakes = {
-                "it is the mean over the picture, not the maximum": F.linear(last.amax((2, 3)), w, b),
-                "it is the mean over the picture, not the sum": F.linear(last.sum((2, 3)), w, b),
+                "it is the mean over the image, not the maximum": F.linear(last.amax((2, 3)), w, b),
+                "it is the mean over the image, not the sum": F.linear(last.sum((2, 3)), w, b),
                 "the ReLU before the blocks is missing": F.linear(no_relu.mean((2, 3)), w, b),
-                "each stage but the first halves the picture": F.linear(all_alike.mean((2, 3)), w, b),
-                "the loss takes the softmax, and not the net": wanted.softmax(dim=1),
-                "the affine layer comes last, with no ReLU behind it": F.relu(wanted),
+                "each stage except the first halves the image": F.linear(all_alike.mean((2, 3)), w, b),
+                "the softmax belongs to the loss, not to the net": wanted.softmax(dim=1),
+                "the affine layer comes last, with no ReLU after it": F.relu(wanted),
             }
             case = f"widths={widths}, blocks={blocks}, in {mode} mode"
             expect("scores", net(x), wanted, mistakes, case)

@@ -25,7 +25,7 @@ def _params(learner):
 
 
 def _solver(learner, steps=0, kind="ReseededModel", data=None, bn_params=(), **settings):
-    """A Solver, its model, which has answers for so many steps, and these answers."""
+    """A Solver, its model, which has results for so many steps, and these losses and gradients."""
     model = getattr(learner.drivers, kind)(_params(learner), bn_params)
     losses = [float(loss) for loss in learner.rng.uniform(1, 2, steps)]
     gradients = [dict(reversed(_params(learner).items())) for _ in range(steps)]
@@ -57,7 +57,10 @@ def _check_updates(learner, rule, steps=3, rate=0.2):
         require(params.keys() == wanted.keys(), f"params has the keys {sorted(params)}, expected {sorted(wanted)}")
         for name, w in wanted.items():
             dw = gradients[t][name]
-            mistakes = {"the gradient points uphill": w + factor * dw, "the rule's next w is not put into params": w}
+            mistakes = {
+                "the step must go against the gradient, downhill": w + factor * dw,
+                "the rule's next w is not put into params": w,
+            }
             expect(f"params[{name!r}]", params[name], w - factor * dw, mistakes, case)
             wanted[name] = w - factor * dw
     history = solver.get("loss_history")
@@ -66,7 +69,7 @@ def _check_updates(learner, rule, steps=3, rate=0.2):
 
 
 def _check_batches(learner):
-    """Of each step: how many examples, their labels and the seed of their dropout."""
+    """Check the size of each step's batch, its labels, and the seed of its dropout."""
     data, seeds = _data(learner), []
     for _ in range(2):
         solver, model, *_ = _solver(learner, 6, data=data)
@@ -77,12 +80,12 @@ def _check_batches(learner):
         for batch in trained:
             size = len(batch["numbers"])
             require(size == BATCH, f"a batch has {size} examples, expected batch_size={BATCH}")
-            mixed = {"X and y are of different examples": batch["y"]}
+            mixed = {"X and y belong to different examples": batch["y"]}
             expect("y of a batch", batch["y"], data["y_train"][batch["numbers"]], mixed)
         seeds.append([batch["seed"] for batch in trained])
     require(not {"none yet", "None"} & set(seeds[0]), "reseed: call the model's, with a seed, before its loss")
-    require(len(set(seeds[0])) == 6, "reseed: each step has to bring a fresh seed")
-    require(seeds[0] == seeds[1], "seed: two solvers with the same one need the same seeds for their models' dropout")
+    require(len(set(seeds[0])) == 6, "reseed: each step needs a fresh seed")
+    require(seeds[0] == seeds[1], "seed: two solvers with the same seed need the same seeds for their models' dropout")
     solver, *_ = _solver(learner, 1, "Model")  # a model without reseed
     solver._step()
 
@@ -111,23 +114,23 @@ def solver_epoch(learner):
     epochs = _epochs(learner, 3, seed=1)
     for e, batches in enumerate(epochs, start=1):
         case = f"epoch {e} of {per_epoch} batches"
-        require(all(len(batch) == BATCH for batch in batches), f"{case}: a batch has not {BATCH} examples")
+        require(all(len(batch) == BATCH for batch in batches), f"{case}: not every batch has {BATCH} examples")
         drawn = np.concatenate(batches)
         twice = "an epoch goes through one shuffle, without replacement"
-        require(len(set(drawn.tolist())) == len(drawn), f"{case}: examples come twice. Likely mistake: {twice}")
+        require(len(set(drawn.tolist())) == len(drawn), f"{case}: some examples come twice. Likely mistake: {twice}")
         require(not np.array_equal(np.sort(drawn), drawn), f"{case}: the examples are not shuffled")
     for before, after in pairwise(epochs):
         require(not np.array_equal(before, after), "each epoch needs a fresh shuffle: two had the same batches")
     left_out = [frozenset(range(N_TRAIN)) - set(np.ravel(batches).tolist()) for batches in _epochs(learner, 6, seed=2)]
-    require(len(set(left_out)) > 1, "the examples that an epoch leaves out have to be others in the next")
+    require(len(set(left_out)) > 1, "the examples that an epoch leaves out must not always be the same")
     again = _epochs(learner, 3, seed=1)
-    require(np.array_equal(epochs, again), "seed: two solvers with the same one need the same batches")
+    require(np.array_equal(epochs, again), "seed: two solvers with the same seed need the same batches")
     require(not np.array_equal(epochs, _epochs(learner, 3, seed=7)), "seed: another one has to give other batches")
     _check_resumed(learner, epochs[0][2])
 
 
 def _check_resumed(learner, third_batch):
-    """A Solver that `resume` has made stands in the middle of an epoch, with no shuffle drawn yet."""
+    """A Solver from `resume` may be in the middle of an epoch before it has drawn a shuffle."""
     solver, model, *_ = _solver(learner, 1, seed=1)
     solver.set("step", 2)
     solver._step()
@@ -160,9 +163,9 @@ def accuracy(learner):
         mistakes = {
             "a number from 0 to 1, not a count": right.sum(),
             "a number from 0 to 1, not percent": 100 * right.mean(),
-            "that is the share of the wrong ones": 1 - right.mean(),
-            "what does not fill the last batch counts, too": right[: N - N % batch_size].sum() / N,
-            "the batches are not of one size, so a mean of their means is wrong": _mean_of_means(right, batch_size),
+            "this is the fraction of wrong predictions": 1 - right.mean(),
+            "an incomplete last batch counts, too": right[: N - N % batch_size].sum() / N,
+            "the batches differ in size, so the mean of their means is wrong": _mean_of_means(right, batch_size),
         }
         expect("the accuracy", got, right.mean(), mistakes, f"{N} examples, batch_size={batch_size}")
         sizes = [len(numbers) for numbers in model.get("measured")]
@@ -187,17 +190,17 @@ def _check_samples(solver, model, X, y, right):
         case = "num_samples=6 of 11 examples"
         require(len(drawn) == 6, f"the model got {len(drawn)} examples, expected 6 (with {case})")
         require(len(set(drawn.tolist())) == 6, f"an example was drawn twice (with {case})")
-        mistakes = {"as many labels as samples: divide by num_samples": right[drawn].sum() / len(X)}
+        mistakes = {"divide by num_samples": right[drawn].sum() / len(X)}
         expect("the accuracy", got, right[drawn].mean(), mistakes, case)
         draws.append(np.sort(drawn).tolist())
-    require(any(draw != draws[0] for draw in draws), "num_samples: each epoch has to draw examples of its own")
+    require(any(draw != draws[0] for draw in draws), "num_samples: each epoch has to draw its own examples")
     for enough in (11, 50):
         got = solver.check_accuracy(X, y, num_samples=enough)
         expect("the accuracy", got, right.mean(), case=f"num_samples={enough} of 11")
 
 
 def _check_bad_scores(solver, model, X, y, scores):
-    """A score of inf wins, and one of nan does too; in the true class's place they are right by accident."""
+    """argmax picks a score of inf, and of nan, too: for the true class, the prediction is then right by accident."""
     for bad in (np.nan, np.inf):
         broken = scores.copy()
         broken[:4][np.arange(4), y[:4]] = bad
@@ -239,7 +242,7 @@ def _solver_to_measure(learner, **settings):
 
 
 def _check_kept(learner, solver, best, case):
-    """Whether the model has the best parameters after the training."""
+    """Check that the model has the best parameters after training."""
     params, bn_params = learner.drivers.best_of(solver)
     for name, array in best[0].items():
         expect(f"the best params[{name!r}]", params[name], array, case=case)
