@@ -254,7 +254,7 @@ def _is_a_submission(process):
 # --- attacks on a whole module, and on what lies beside ---
 
 BENEATH = {  # in place of a module: what 1.1 and 1.2, in layers, and 1.5, in layer_utils, earn
-    "loop-at-import": ({"layers": "while True: pass"}, (0, 0, 2)),
+    "endless-import": ({"layers": "import time; time.sleep(1000)"}, (0, 0, 2)),
     "exit-at-import": ({"layers": "import sys; sys.exit()"}, (0, 0, 2)),
     "hard-exit-at-import": ({"layer_utils": "import os; os._exit(0)"}, (3, 2, 0)),
     "syntax-error": ({"layers": "def affine_forward(x, w, b:"}, (0, 0, 2)),

@@ -69,21 +69,10 @@ def mirrored(learner):
             expect("x", out, _moved(x, rows, turned), mistakes, f"flips={flips}")
 
 
-def _steps_of_torch(lr_steps, lr_factor, steps):
-    """The factor of the rate at each step, by PyTorch."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    milestones = [round(share * steps) for share in lr_steps]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, lr_factor)
-    for _ in range(steps + 1):
-        yield schedule.get_last_lr()[0]
-        optimizer.step()
-        schedule.step()
-
-
 def rate_in_steps(learner):
     for lr_steps, factor in (((0.5, 0.75, 0.9), 0.2), ((0.25, 0.5), 0.1), ((0.6,), 0.7)):
         recipe = learner.pytorch_recipes.Classic(lr=0.03, lr_steps=lr_steps, lr_factor=factor)
-        rates = {step / 20: rate for step, rate in enumerate(_steps_of_torch(lr_steps, factor, 20))}
+        rates = {step / 20: factor ** sum(step >= round(20 * share) for share in lr_steps) for step in range(21)}
         for progress, wanted in sorted(rates.items(), key=lambda pair: pair[0] in lr_steps):
             mistakes = {"the learning rate is multiplied elsewhere": 0.03 * wanted}
             if progress in lr_steps:
