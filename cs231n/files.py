@@ -49,10 +49,10 @@ def read_json(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_csv(path, rows):
-    """Write rows, dicts with the same keys, as a table under a line of these keys; as `atomic_write`."""
+def write_csv(path, rows, columns=None):
+    """Write rows, dicts, as a table under a line of their keys, columns (None: those of the first); as `atomic_write`."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())

@@ -1,7 +1,26 @@
-"""The exercises of the course and their grading: `make grade`, or `%load_ext grading` and `%grade 1.1`."""
+"""The exercises of the course and their grading: `make grade`, or `%load_ext grading` and `%grade 1.1`.
+
+From the grader to the learner's code and back:
+
+    exercises.toml   exercises.py reads it: which functions, which checks, which points
+          |
+    grade.py         for each part of an exercise, calls its check with a Learner  (also from magic.py: %grade)
+          |
+    checks/*.py      learner.layers.affine_forward(x, w, b): expect.py compares what comes back with PyTorch's result
+          |
+    session.py       Learner, RemoteFunction, RemoteObject: a call becomes a line of JSON; time limits
+          |  pipe
+    child.py         another process: decodes the line, calls, encodes the result (objects stay, and go by number)
+          |
+    cs231n/*.py      the learner's code; where it uses other exercises, with functions of substitutes.py in their
+                     places; models that record what they are asked come from drivers.py
+
+instructor/ is not part of the student edition.  There, sandbox.py starts child.py with restricted rights.
+"""
 
 
 def load_ipython_extension(ipython):
-    from grading.magic import grade
+    """Register `%grade`."""
+    from grading.magic import grade  # here, since grading.magic imports other modules of this package
 
     ipython.register_magic_function(grade)

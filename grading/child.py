@@ -1,11 +1,12 @@
-"""The process that runs a learner's code: it takes requests through a pipe, and answers with plain values.
+"""The process that runs a learner's code: it reads requests from a pipe, and answers with plain values.
 
-A request and its answer are lines of JSON.  Arrays, tensors and tuples are written so that they come out as they went
-in; any other object stays here, and goes out as a number by which later requests name it.  `grading.session` is at
-the other end.  Run as a script, which knows neither the grader's files nor, but for what it is told, its own place.
+A request and its answer are lines of JSON.  Arrays, tensors and tuples are encoded so that they arrive as they were
+sent; any other object stays here, and is sent as a number by which later requests refer to it.  `grading.session` is at
+the other end.  This file runs as a script and imports nothing of the grader's; `load` says which folder to use.
 """
 
 import base64
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -19,19 +20,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KINDS = "biuf"  # of the arrays that may pass: bool, integers, floats
+KINDS = "biuf"  # the kinds of dtype that may pass: bool, integers, floats
 
 
 @dataclass(frozen=True)
 class Handle:
-    """An object of the other process."""
+    """Refers to an object in the other process."""
 
     number: int
     type: str
 
 
 def encode(value, keep):
-    """value as JSON admits it.  keep: called with any other object, returns its `Handle`."""
+    """The value in a form that JSON can hold.  keep: called with any other object, returns its `Handle`.
+
+    Arrays, NumPy scalars and tensors are those of bools, integers and floats, of any size; tensors lose their gradient.
+    """
     if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
@@ -48,21 +52,24 @@ def encode(value, keep):
 
 
 def decode(value, find):
-    """What `encode` wrote.  find: called with a `Handle`.  Raises ValueError for what `encode` would not write."""
+    """The value that `encode` wrote, with the same dtypes.  find: called with a `Handle`, returns its object.
+
+    Arrays are read-only.  Raises ValueError for what `encode` would not write.
+    """
     if not isinstance(value, dict):
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        raise ValueError(f"wanted a value, got {value!r}")
+        raise ValueError(f"expected a value, got {value!r}")
     ((kind, content),) = value.items()
     if kind in ("array", "scalar"):
         dtype, shape, data = content
         dtype = np.dtype(dtype)
         if dtype.kind not in KINDS:
-            raise ValueError(f"wanted numbers, got {dtype}")
+            raise ValueError(f"expected numbers, got {dtype}")
         array = np.frombuffer(base64.b64decode(data), dtype).reshape(shape)
         return array if kind == "array" else array[()]
     if kind == "tensor":
-        import torch
+        import torch  # here, since exercises in NumPy run without it
 
         return torch.from_numpy(decode(content, find).copy())
     if kind in ("list", "tuple"):
@@ -71,15 +78,15 @@ def decode(value, find):
         return {decode(key, find): decode(entry, find) for key, entry in content}
     if kind == "object":
         return find(Handle(int(content[0]), str(content[1])))
-    raise ValueError(f"wanted a kind of value, got {kind!r}")
+    raise ValueError(f"expected a kind of value, got {kind!r}")
 
 
 class Server:
-    """The learner's package, some of its parts replaced by right ones, and the objects that requests have made."""
+    """The learner's package, with some functions replaced, and the objects that requests have created."""
 
     def __init__(self):
         self.objects, self.path = [], list(sys.path)
-        self.finder = PartsFinder()
+        self.finder = SubstituteFinder()
         sys.meta_path.insert(0, self.finder)
 
     def keep(self, value):
@@ -89,25 +96,26 @@ class Server:
     def find(self, handle):
         return self.objects[handle.number]
 
-    def load(self, tree, parts, drivers):
-        """Take cs231n from the folder tree.  parts: where right functions come from, and the names of those to take.
+    def load(self, tree, substitutes, drivers):
+        """Use cs231n from the folder tree, and the grader's own objects from the file drivers.
 
-        They come from another tree, or from a file with a dict STAND_INS.  drivers: a file of the grader's own objects.
+        substitutes: None, or a dict.  Its "names" are the functions to replace, such as "layers.affine_forward"; its
+        "source" has the correct ones: another tree, or a file with a dict SUBSTITUTES.
         """
         self.objects.clear()
-        self.finder.parts = {}
+        self.finder.functions = {}
         right = {}
-        if parts and parts["names"]:
-            source = parts["source"]
+        if substitutes and substitutes["names"]:
+            source = substitutes["source"]
             if source.endswith(".py"):
-                right = _module_of("stand_ins", source).STAND_INS
+                right = _module_of("substitutes", source).SUBSTITUTES
             else:
                 self._forget(source)
                 right = {
                     name: _below(importlib.import_module(f"cs231n.{name.split('.')[0]}"), name)
-                    for name in parts["names"]
+                    for name in substitutes["names"]
                 }
-            self.finder.parts = {name: right[name] for name in parts["names"]}
+            self.finder.functions = {name: right[name] for name in substitutes["names"]}
         self._forget(tree)
         self.drivers = _module_of("drivers", drivers)
 
@@ -119,7 +127,7 @@ class Server:
         importlib.invalidate_caches()
 
     def target(self, target):
-        """What a request names: an object or its attribute, or something in a module of cs231n, or in the drivers."""
+        """What a request refers to: an object, its attribute, or something in a module of cs231n or in the drivers."""
         if isinstance(target, str):
             module = target.split(".")[0]
             return _below(self.drivers if module == "drivers" else importlib.import_module(f"cs231n.{module}"), target)
@@ -136,16 +144,16 @@ class Server:
         return found
 
     def call(self, target, args, kwargs):
-        """Call a function.  Its arrays and tensors are read-only; dicts among its arguments go back as it left them."""
+        """Call a function.  Its arrays are read-only; dicts among its arguments are returned as the call left them."""
         function = self.target(target)
         args, kwargs = [_own(arg) for arg in decode(args, self.find)], decode(kwargs, self.find)
         tensors = [(arg, arg.clone()) for arg in args if hasattr(arg, "detach")]
         value = function(*args, **kwargs)
         if not all(tensor.equal(before) for tensor, before in tensors):
-            raise ValueError("a tensor that was given is written to, in place")
+            raise ValueError("it writes to a tensor that was passed to it")
         name = target if isinstance(target, str) else str(target[-1])
         if "forward" in name and isinstance(value, tuple) and len(value) == 2:
-            value = value[0], self.keep(value[1])  # a cache is its owner's business
+            value = value[0], self.keep(value[1])  # a cache may hold anything
         dicts = [arg if isinstance(arg, dict) else None for arg in args]
         return {"value": encode(value, self.keep), "dicts": encode(dicts, self.keep)}
 
@@ -155,7 +163,7 @@ class Server:
     def set(self, target, value):
         owner, value = self.target(target[:-1]), decode(value, self.find)
         if isinstance(value, np.ndarray):
-            value = value.copy()  # a net's parameters are its own
+            value = value.copy()  # a net may write to its parameters
         if isinstance(owner, dict):
             owner[target[-1]] = value
         else:
@@ -163,13 +171,14 @@ class Server:
         return {}
 
     def vjp(self, target, args, dout):
-        """The output of a function of tensors, and the gradients of sum(out * dout) by autograd."""
+        """The output of a function of tensors, and the gradients of sum(out * dout) by autograd, all as tensors."""
         args = [arg.requires_grad_() if arg.is_floating_point() else arg for arg in decode(args, self.find)]
         out = self.target(target)(*args)
         (out * decode(dout, self.find)).sum().backward()
         return {"value": encode((out, *(arg.grad for arg in args)), self.keep)}
 
     def answer(self, request):
+        """The answer to a request, a dict; an exception becomes one with "error", "text" and "place"."""
         try:
             return getattr(self, request.pop("do"))(**request) or {}
         except BaseException as error:
@@ -180,32 +189,51 @@ class Server:
             return {"error": type(error).__name__, "text": str(error), "place": place}
 
 
-class PartsFinder(importlib.abc.MetaPathFinder):
-    """Puts right parts into a module of cs231n as soon as it has been executed, before another one imports from it."""
+class SubstituteFinder(importlib.abc.MetaPathFinder):
+    """Finds the modules of cs231n, in which `Loader` replaces functions before other modules import them."""
 
     def __init__(self):
-        self.parts = {}  # name -> function
+        self.functions = {}  # name -> function
 
     def find_spec(self, name, path, target=None):
-        module = name.removeprefix("cs231n.")
-        parts = {part: right for part, right in self.parts.items() if part.split(".")[0] == module}
-        if module == name or not parts:
+        if name.split(".")[0] != "cs231n":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
-        execute = spec.loader.exec_module
-
-        def execute_with_parts(module):
-            execute(module)
-            for part, right in parts.items():
-                owner, _, name = part.rpartition(".")
-                setattr(_below(module, owner), name, _method_of(_below(module, owner), right))
-
-        spec.loader.exec_module = execute_with_parts
+        if spec and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            module = name.removeprefix("cs231n.")
+            substitutes = {name: right for name, right in self.functions.items() if name.split(".")[0] == module}
+            spec.loader = Loader(spec.loader.name, spec.loader.path, substitutes)
         return spec
 
 
+class Loader(importlib.machinery.SourceFileLoader):
+    """Runs a module, compiled only once for each version of its source, and replaces functions in it.
+
+    Each check starts from fresh modules of cs231n; to compile all 14 that `import cs231n` takes would cost it 15 ms.
+    """
+
+    def __init__(self, name, path, substitutes=()):
+        super().__init__(name, path)
+        self.substitutes = substitutes
+
+    def get_code(self, fullname):
+        return _compiled(self.get_data(self.path), self.path)
+
+    def exec_module(self, module):
+        super().exec_module(module)
+        for function in self.substitutes:
+            owner, _, name = function.rpartition(".")
+            owner = _below(module, owner)
+            setattr(owner, name, _method_of(owner, self.substitutes[function]))
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(source, path):
+    return compile(source, path, "exec", dont_inherit=True)
+
+
 def _method_of(owner, function):
-    """The function for a class or module owner: super() without arguments is, in a method of another class, owner's."""
+    """The function for its new owner, a class or module, so that super() without arguments means that class's."""
     free = getattr(function, "__closure__", None) and function.__code__.co_freevars
     if not free or "__class__" not in free:
         return function
@@ -219,21 +247,22 @@ def _method_of(owner, function):
 
 
 def _own(arg):
-    """A dict with arrays of its own, since a layer may write to its parameters' dict; anything else as it is."""
+    """A dict with copies of its arrays, since a layer may write to such a dict; any other argument unchanged."""
     if not isinstance(arg, dict):
         return arg
     return {key: entry.copy() if isinstance(entry, np.ndarray) else entry for key, entry in arg.items()}
 
 
 def _below(found, name):
-    """What "module.name" or "module.class.name" is in its module."""
+    """What "module.name" or "module.class.name" refers to in its module."""
     for attribute in name.split(".")[1:]:
         found = getattr(found, attribute)
     return found
 
 
 def _module_of(name, file):
-    spec = importlib.util.spec_from_file_location(name, file)
+    """The module in a file, which need not be on sys.path."""
+    spec = importlib.util.spec_from_file_location(name, file, loader=Loader(name, file))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -241,7 +270,7 @@ def _module_of(name, file):
 
 def main():
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the learner prints is no answer
+    os.dup2(2, 1)  # what the learner's code prints is not an answer
     sys.dont_write_bytecode = True
     sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
     server = Server()

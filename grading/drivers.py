@@ -9,9 +9,9 @@ def generator(seed):
 
 
 class Model:
-    """A model for a Solver.  It answers as it is told, and writes down what it is asked.
+    """A model for a Solver.  It returns results that were set beforehand, and records what it is asked.
 
-    X[:, 0] numbers the examples.  Without y it answers their rows of scores; with y, the next of losses and gradients.
+    X[:, 0] numbers the examples.  Without y it returns their rows of scores; with y, the next of losses and gradients.
     """
 
     def __init__(self, params, bn_params=()):
@@ -35,15 +35,15 @@ class ReseededModel(Model):
 
 
 def best_of(solver):
-    """The parameters and the running statistics in a Solver's model after its training."""
+    """The parameters and bn_params that a Solver's model holds after training."""
     with solver._latest_in_model():
         pass
     return solver.model.params, solver.model.bn_params
 
 
 def add_counting_rule():
-    """Add an update rule "counting", whose t-th step is t times as long: it shows whose config it is called with."""
-    from cs231n import optim
+    """Add an update rule "counting", whose t-th step is t times as long, which shows whose config it is called with."""
+    from cs231n import optim  # here, since each `load` brings another cs231n
 
     optim.RULES["counting"] = optim.counting = counting
 
@@ -55,11 +55,12 @@ def counting(w, dw, config):
 
 
 def small_net(reg, dtype, params):
-    """A SoftmaxNet that writes down what it is asked: scores = (X W1 gamma1 + beta1 + b1) W2.
+    """A SoftmaxNet that records what it is asked: scores = (X W1 gamma1 + beta1 + b1) W2.
 
-    In NumPy: the instructor's grader lets no PyTorch into an exercise's process.
+    params: arrays of the dtype, W1 (D, M), b1, gamma1 and beta1 (M,), W2 (M, C).  In NumPy, since the instructor's
+    grader does not let PyTorch into the process of such an exercise.
     """
-    from cs231n.softmax_net import SoftmaxNet
+    from cs231n.softmax_net import SoftmaxNet  # here, since each `load` brings another cs231n
 
     class SmallNet(SoftmaxNet):
         def _forward(self, h, mode):
@@ -92,5 +93,5 @@ def small_net(reg, dtype, params):
 
 
 def global_number():
-    """A number from NumPy's global generator, which no layer may seed."""
+    """A float from NumPy's global generator, which no layer may seed."""
     return np.random.random()  # noqa: NPY002

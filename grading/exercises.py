@@ -16,6 +16,7 @@ class Exercise:
     title: str
     section: str
     functions: dict[str, str]
+    checks: str
     parts: dict[str, int]
     uses: list[str] = field(default_factory=list)
     after: str | None = None
@@ -31,28 +32,28 @@ class Exercise:
 
     @property
     def files(self):
-        """Where its functions stand, as cs231n/module.py."""
+        """The files with its functions, as cs231n/module.py."""
         return sorted({f"cs231n/{name.split('.')[0]}.py" for name in self.functions})
 
     def message(self, function):
-        """What an open function says."""
+        """The message of the error that a function raises which is not written yet."""
         module, name = function.split(".", 1)
-        told = f"exercise {self.id} is open: {name} in cs231n/{module}.py shall return {self.functions[function]}"
-        return f"{told} (notebook 0{self.notebook}, section {self.section})"
+        task = f"exercise {self.id} is open: {name} in cs231n/{module}.py must return {self.functions[function]}"
+        return f"{task} (notebook 0{self.notebook}, section {self.section})"
 
 
 @functools.cache
 def read(file=FILE):
-    """All exercises, in order, as a dict from id to `Exercise`; and the names of the helpers that stay."""
+    """All exercises, in order, as a dict from id to `Exercise`, and the set of the helpers that are given."""
     content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     exercises = {entry["id"]: Exercise(**entry) for entry in content["exercise"]}
     if len(exercises) < len(content["exercise"]):
-        raise ValueError(f"{file}: an exercise's id stands there twice")
+        raise ValueError(f"{file}: two exercises have the same id")
     return exercises, set(content.get("given", ()))
 
 
 def choose(words, exercises):
-    """The exercises that words name, in order: ids ("2.3"), numbers of notebooks ("2"); all of them without a word.
+    """The exercises that words name, in order: by id ("2.3") or by notebook ("2"); all of them if there are no words.
 
     Raises ValueError for a word that names none.
     """
@@ -60,6 +61,6 @@ def choose(words, exercises):
     for word in words:
         found = {e.id for e in exercises.values() if word in (e.id, str(e.notebook), f"0{e.notebook}")}
         if not found:
-            raise ValueError(f"exercise: wanted one of {', '.join(exercises)}, or a notebook, 1 to 5; got {word!r}")
+            raise ValueError(f"exercise: expected one of {', '.join(exercises)}, or a notebook, 1 to 5; got {word!r}")
         chosen |= found
     return [e for e in exercises.values() if e.id in chosen or not words]

@@ -1,17 +1,18 @@
-"""What a check says when the learner's result is not the right one: which argument, which entry, and why, if known."""
+"""Compare a learner's result with the correct one; the hint says which result, which entry, and the likely mistake."""
 
 import numpy as np
 
 
 class Wrong(Exception):
-    """The hint for the learner."""
+    """A result is wrong.  Its text is the hint for the learner."""
 
 
 def expect(name, got, wanted, mistakes=None, case="", tol=1e-6):
-    """Raise `Wrong` unless got, which the hint calls by name, is wanted: in kind, shape, dtype and value.
+    """Raise `Wrong` unless got, which the hint calls by name, is like wanted in kind, shape, dtype and value.
 
-    wanted: an array, a tensor or a number.  tol: the largest difference allowed, over the largest magnitude of wanted.
-    mistakes: what a known mistake would have given, by the words that tell of it.  case: with which arguments.
+    wanted: an array or tensor of bools, integers or floats, or a number.  tol: the largest difference allowed, relative
+    to the largest magnitude in wanted.  mistakes: a dict from a description to what that mistake would have given.
+    case: which arguments were used.
     """
     where = f" (with {case})" if case else ""
     likely = _likely(got, wanted, mistakes or {}, tol)
@@ -40,15 +41,15 @@ def require(condition, hint):
 
 
 def several(function, got, names):
-    """got, if it is a tuple with a result for each of the names, "dx, dw, db"; or else `Wrong`."""
+    """Return got if it is a tuple with a result for each of names, such as "dx, dw, db"; raise `Wrong` otherwise."""
     wanted = len(names.split(", "))
-    came = f"{len(got)} results" if isinstance(got, tuple) else "None" if got is None else type(got).__name__
-    require(isinstance(got, tuple) and len(got) == wanted, f"{function}: expected {names}, got {came}")
+    kind = f"{len(got)} results" if isinstance(got, tuple) else "None" if got is None else type(got).__name__
+    require(isinstance(got, tuple) and len(got) == wanted, f"{function}: expected {names}, got {kind}")
     return got
 
 
 def close(got, wanted, tol):
-    """Whether two arrays agree up to tol times the largest magnitude of wanted."""
+    """Whether two arrays, tensors or numbers agree up to tol times the largest magnitude in wanted."""
     got, wanted = _array(got), _array(wanted)
     if got.shape != wanted.shape:
         return False

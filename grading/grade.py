@@ -1,6 +1,7 @@
 """Grade the exercises in a tree: `make grade`, or `python -m grading.grade 1.1 2 --json results.json`."""
 
 import argparse
+import contextlib
 import importlib
 import json
 import textwrap
@@ -14,15 +15,15 @@ from tqdm import tqdm
 
 from grading.exercises import choose, read
 from grading.expect import Wrong
-from grading.session import Failed, Session, Solution, printable
+from grading.session import Failed, Learner, Session, printable
 
 HERE = Path(__file__).parent
-STAND_INS = str(HERE / "stand_ins.py")
+SUBSTITUTES = str(HERE / "substitutes.py")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a part of an exercise.  hint: empty where it is right.  open: it is not written yet."""
+    """The result of a part of an exercise.  hint: empty if it is right.  open: whether it is not written yet."""
 
     part: str
     points: int
@@ -35,18 +36,19 @@ class Result:
         return 0 if self.hint else self.points
 
 
-def grade(exercise, session, tree, source=STAND_INS, seed=0, apart=None):
-    """Check an exercise of the package in the folder tree.  Returns a `Result` for each of its parts.
+def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=None):
+    """Check an exercise of the package in the folder tree.  Returns a list of a `Result` for each of its parts.
 
-    The exercises that it uses are taken from source, where they are right, so that a mistake there costs nothing here.
-    A part that fails so is tried with the learner's own: a cache, say, may be laid out otherwise there.
-    apart: a tree to try first, in which the learner's are but the modules that the exercise is written in.
+    The exercises that it uses are replaced by correct ones from source, so that a mistake there costs nothing here.
+    A part that fails then is tried again with the learner's own, whose cache, for example, may be laid out differently.
+    isolated_tree: a tree to try first, in which only the modules with this exercise are the learner's.
+    seed: an int from which the checks draw their arrays.
     """
-    parts = {"source": source, "names": names_below(exercise)}
-    ways = [(tree, parts), (tree, None)] if exercise.uses else [(tree, None)]
-    if apart:
-        ways = [(apart, parts), *ways]
-    return [_grade_part(exercise, part, session, ways, seed) for part in exercise.parts]
+    substitutes = {"source": source, "names": names_below(exercise)}
+    attempts = [(tree, substitutes), (tree, None)] if exercise.uses else [(tree, None)]
+    if isolated_tree:
+        attempts = [(isolated_tree, substitutes), *attempts]
+    return [_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts]
 
 
 def names_below(exercise):
@@ -55,36 +57,50 @@ def names_below(exercise):
     return [name for used in exercise.uses for name in exercises[used].functions]
 
 
-def _grade_part(exercise, part, session, ways, seed):
-    check = getattr(importlib.import_module(f"grading.checks.notebook_0{exercise.notebook}"), part)
+def _grade_part(exercise, part, session, attempts, seed):
+    check = getattr(importlib.import_module(f"grading.checks.{exercise.checks}"), part)
     start, failures = time.perf_counter(), []
     session.begin()
-    for tree, parts in ways:
+    for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
-            session.load(tree, parts)
-            check(Solution(session, rng))
+            session.load(tree, substitutes)
+            with _one_torch_thread():
+                check(Learner(session, rng))
             failures.clear()
             break
         except (Wrong, Failed) as error:
             failures.append(error)
-        except Exception as error:  # what came back was nothing that the check could work with, such as None for a pair
-            failures.append(Wrong(f"what came back is not what the docstring promises: {error}"))
+        except Exception as error:  # the check could not work with the result, such as None in place of a pair
+            failures.append(Wrong(f"the result is not what the docstring promises: {error}"))
     seconds = time.perf_counter() - start
     if not failures:
         return Result(part, exercise.parts[part], seconds=seconds)
-    told = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
-    hint = printable(told) or "it failed without a word"  # no hint would mean that it is right
-    return Result(part, exercise.parts[part], hint, getattr(told, "open", False), seconds)
+    shown = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
+    hint = printable(shown) or "it failed without a message"  # an empty hint would mean that it is right
+    return Result(part, exercise.parts[part], hint, getattr(shown, "open", False), seconds)
+
+
+@contextlib.contextmanager
+def _one_torch_thread():
+    """Run PyTorch on one thread: for arrays this small, two threads on busy cores took 38 s in all, and one 3 s."""
+    import torch  # here, since it takes a second, for which `%load_ext grading` need not wait
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _open_elsewhere(failure, exercise):
-    """Whether an exercise failed only since another one, which the reference does not use in it, is open there."""
+    """Whether an exercise failed only because another one, which the reference does not use there, is still open."""
     return getattr(failure, "open", False) and not str(failure).startswith(f"exercise {exercise.id} ")
 
 
 def table(graded):
-    """Lines for a reader.  graded: a dict from `Exercise` to its results."""
+    """The lines of a report to read.  graded: a dict from `Exercise` to its results."""
     full = {e.id for e, results in graded.items() if not any(r.hint for r in results)}
     known = {e.id for e in graded}
     width = max([45, *(len(e.title) + 1 for e in graded)])
@@ -98,8 +114,8 @@ def table(graded):
         for result in results:
             if result.hint:
                 yield from _indented(f"{result.part} ({result.points}): {result.hint}")
-        if earned and (others := [used for used in exercise.uses if used in known - full]):
-            yield from _indented(f"checked with right parts in place of {', '.join(others)}, not right yet in yours")
+        if earned and (others := ", ".join(used for used in exercise.uses if used in known - full)):
+            yield from _indented(f"checked with correct functions for {others}, where yours are not right yet")
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
     yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
 
@@ -109,7 +125,7 @@ def _indented(text):
 
 
 def gradescope(graded):
-    """The results in the form that Gradescope's autograder reads, as a dict."""
+    """The results as a dict in the format of Gradescope's autograder."""
     tests = [
         {
             "number": exercise.id,
@@ -128,11 +144,11 @@ def gradescope(graded):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m grading.grade", description="Grade the exercises in this folder.")
-    parser.add_argument("exercise", nargs="*", help="such as 2.3, or a notebook, 1 to 5; all without one")
+    parser.add_argument("exercise", nargs="*", help="such as 2.3, or a notebook, 1 to 5 (default: all)")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the results there too, as Gradescope reads them"
+        "--json", type=Path, metavar="FILE", help="also write the results there, in Gradescope's format"
     )
-    parser.add_argument("--seed", type=int, default=0, help="what the arrays of the checks are drawn from (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the arrays in the checks (default: 0)")
     args = parser.parse_args(argv)
     try:
         exercises = choose(args.exercise, read()[0])

@@ -12,12 +12,12 @@ class NotYet(Exception):
     """An exercise is not right yet."""
 
     def _render_traceback_(self):
-        """What IPython shows: the words alone."""
+        """What IPython shows: the message, without a traceback."""
         return [str(self)]
 
 
 def grade(line):
-    """Grade the exercises that the line names.  Raises `NotYet`, which stops a run of all cells, for a wrong one."""
+    """Grade the exercises that the line names.  Raises `NotYet` if one is wrong, which stops a run of all cells."""
     exercises = choose(line.split(), read()[0])
     graded = {exercise: grade_exercise(exercise, _session(), HERE.parent) for exercise in exercises}
     text = "\n".join(table(graded))
@@ -28,5 +28,5 @@ def grade(line):
 
 @functools.cache
 def _session():
-    """One process for all cells, since its start takes seconds.  It ends with the kernel, from whose pipe it reads."""
+    """One process for all cells, since it takes seconds to start.  It ends with the kernel, whose pipe it reads."""
     return Session()

@@ -1,4 +1,4 @@
-"""A learner's code, in a process of its own: what the checks call, and what becomes of it when that goes wrong."""
+"""Run a learner's code in a process of its own: what the checks call, and what happens when a call goes wrong."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THR
 
 
 class Failed(Exception):
-    """The learner's code raised an error, or did not answer.  kind: its type; open: the exercise is not written yet."""
+    """The learner's code raised an error of type kind, or did not answer.  open: the exercise is not written yet."""
 
     def __init__(self, kind, text, place=""):
         super().__init__(kind, text, place)
@@ -28,16 +28,16 @@ class Failed(Exception):
     def __str__(self):
         if self.open:
             return self.text
-        told = f"{self.kind}: {self.text}" if self.text else self.kind
+        error = f"{self.kind}: {self.text}" if self.text else self.kind
         place = f", in {self.place}" if self.place else ""
-        written_to = ". Likely mistake: it writes into an array that it was given" if "read-only" in self.text else ""
-        return told + place + written_to
+        written_to = ". Likely mistake: it writes to an array that was passed to it" if "read-only" in self.text else ""
+        return error + place + written_to
 
 
 class Session:
     """A process that runs the package in a folder, at most until its deadline.
 
-    command: starts the process; by default this Python, with `grading.child`.  seconds: how long a check may take.
+    command: starts the process (default: this Python runs child.py).  seconds: how long a check may take.
     """
 
     def __init__(self, command=None, seconds=60):
@@ -49,9 +49,9 @@ class Session:
         """Give the next check its time."""
         self.deadline = time.monotonic() + self.seconds
 
-    def load(self, tree, parts=None):
-        """Take cs231n from the folder tree, with right parts: a dict of "source" and "names", as the child takes it."""
-        self._load = {"do": "load", "tree": str(tree), "parts": parts, "drivers": str(HERE / "drivers.py")}
+    def load(self, tree, substitutes=None):
+        """Use cs231n from the folder tree.  substitutes: the functions to replace, as `Server.load` takes them."""
+        self._load = {"do": "load", "tree": str(tree), "substitutes": substitutes, "drivers": str(HERE / "drivers.py")}
         if self.process:
             self.ask(**self._load)
 
@@ -65,7 +65,7 @@ class Session:
         except (OSError, ValueError, RecursionError) as error:
             status = self._end()
             raise Failed("the process ended", f"status {status}") from error
-        except BaseException:  # such as an interrupt: an answer that is still to come would be taken for the next one
+        except BaseException:  # such as an interrupt: the answer still to come would be taken for the next one
             self._end()
             raise
         if not isinstance(answer, dict) or "error" in answer:
@@ -84,10 +84,10 @@ class Session:
             start_new_session=True,
             env={**ENVIRONMENT, "PATH": os.environ.get("PATH", "")},
         )
-        os.set_blocking(self.process.stdin.fileno(), False)  # it may never read
+        os.set_blocking(self.process.stdin.fileno(), False)  # since it may never read
         self._rest = b""
         self.ask(**self._load)
-        self.deadline += time.monotonic() - before  # to import NumPy or PyTorch is not the learner's time
+        self.deadline += time.monotonic() - before  # importing NumPy or PyTorch does not count
 
     def _write(self, line):
         """Write a line to the process."""
@@ -96,7 +96,7 @@ class Session:
             line = line[os.write(self.process.stdin.fileno(), line[: 1 << 16]) :]
 
     def _wait(self, readers, writers):
-        """Until the process has written, or takes more.  Raises `Failed` at the deadline."""
+        """Wait until the process has written, or reads.  Raises `Failed` at the deadline."""
         left = self.deadline - time.monotonic()
         if left <= 0 or not any(select.select(readers, writers, [], left)):
             self._end()
@@ -115,7 +115,7 @@ class Session:
         return line
 
     def _end(self):
-        """End the process, and all that it started.  Returns its exit status, or minus the signal that ended it."""
+        """End the process and all that it started.  Returns its exit status, or minus the signal that ended it."""
         process, self.process = self.process, None
         if not process:
             return None
@@ -136,35 +136,39 @@ class Session:
         self._end()
 
 
-class Solution:
-    """The learner's package, as the checks see it: `solution.layers.affine_forward(x, w, b)`.
+class Learner:
+    """The learner's package, as the checks see it: `learner.layers.affine_forward(x, w, b)`.
 
-    Arrays that go in are read-only there.  A dict that goes in is afterwards as the learner's code left it.  The second
-    result of a function called forward, its cache, comes out as an `Object`, as does what no plain value can stand for.
-    rng: what the checks draw their arrays from.
+    An array argument is read-only there.  A dict argument is left as the learner's code left it.  The second result
+    of a function called forward, its cache, becomes a `RemoteObject`, and so does whatever is not a plain value.
+    rng: the `numpy.random.Generator` that the checks draw their arrays from.
     """
 
     def __init__(self, session, rng):
         self._session, self.rng = session, rng
 
     def __getattr__(self, module):
-        return Name(self._session, module)
+        return RemoteFunction(self._session, module)
 
     def vjp(self, function, args, dout):
         """out, and the gradients of sum(out * dout) with respect to args, of a function of tensors."""
-        target = function._target if isinstance(function, Name) else [function._handle.number]
+        target = function._target if isinstance(function, RemoteFunction) else [function._handle.number]
         answer = self._session.ask(do="vjp", target=target, args=encode(list(args), None), dout=encode(dout, None))
         return _decoded(answer.get("value"), self._session)
 
 
-class Name:
-    """A name in a module, or a method of an object: it can be called."""
+class RemoteFunction:
+    """A function in a module of the learner's, or a method of an object there."""
 
     def __init__(self, session, target):
         self._session, self._target = session, target
 
+    def __str__(self):
+        """The name of the function alone."""
+        return self._target.rpartition(".")[2] if isinstance(self._target, str) else str(self._target[-1])
+
     def __getattr__(self, name):
-        return Name(self._session, f"{self._target}.{name}")
+        return RemoteFunction(self._session, f"{self._target}.{name}")
 
     def __call__(self, *args, **kwargs):
         given = {"args": encode([_handle(arg) for arg in args], None), "kwargs": encode(_handle(kwargs), None)}
@@ -177,8 +181,8 @@ class Name:
         return _decoded(answer.get("value"), self._session)
 
 
-class Object:
-    """An object of the learner's process.  Its methods are called as usual; get and set reach what it holds."""
+class RemoteObject:
+    """An object in the learner's process.  Its methods are called as usual; get and set reach its attributes."""
 
     def __init__(self, session, handle):
         self._session, self._handle = session, handle
@@ -188,11 +192,11 @@ class Object:
 
     def __getattr__(self, method):
         if method.startswith("__"):
-            raise AttributeError(method)  # it is no array, whatever the learner's class says
-        return Name(self._session, [self._handle.number, method])
+            raise AttributeError(method)  # it is not an array, whatever the learner's class says
+        return RemoteFunction(self._session, [self._handle.number, method])
 
     def __call__(self, *args, **kwargs):
-        return Name(self._session, [self._handle.number])(*args, **kwargs)
+        return RemoteFunction(self._session, [self._handle.number])(*args, **kwargs)
 
     def get(self, path):
         """An attribute, or an entry of a dict: get("params.W1")."""
@@ -205,13 +209,13 @@ class Object:
 
 
 def printable(value):
-    """A text of the learner's, as a report may show it."""
+    """A text of the learner's in a form that a report may show: 2000 characters at most, all printable."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(value)[:2000])
 
 
 def _handle(value):
-    """value with the `Object`s in it as the child knows them."""
-    if isinstance(value, Object):
+    """The value with each `RemoteObject` in it replaced by its `Handle`."""
+    if isinstance(value, RemoteObject):
         return value._handle
     if isinstance(value, dict):
         return {key: _handle(entry) for key, entry in value.items()}
@@ -222,6 +226,6 @@ def _handle(value):
 
 def _decoded(value, session):
     try:
-        return decode(value, lambda handle: Object(session, handle))
+        return decode(value, lambda handle: RemoteObject(session, handle))
     except Exception as error:  # a forged answer may be anything
-        raise Failed("no answer", "what came back is no value") from error
+        raise Failed("no answer", "the answer could not be decoded") from error

@@ -12,7 +12,7 @@ import pytest
 
 from grading.exercises import read
 from grading.instructor import sandbox
-from grading.session import ENVIRONMENT, Failed, Session, Solution
+from grading.session import ENVIRONMENT, Failed, Learner, Session
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, _ = read()
@@ -37,7 +37,7 @@ def runner(tmp_path_factory, exercise):
 
         def run(code):
             session.begin()
-            return Solution(session, None).attack.run(code)
+            return Learner(session, None).attack.run(code)
 
         yield run
 
@@ -101,8 +101,8 @@ open("/proc/PARENT/environ").read()
 open("/proc/PARENT/mem").read()
 open("/dev/shm/x", "w")
 open("ROOT/cs231n/layers.py").read()
-open("ROOT/grading/checks/notebook_01.py").read()
-open("ROOT/grading/stand_ins.py").read()
+open("ROOT/grading/checks/layers.py").read()
+open("ROOT/grading/substitutes.py").read()
 __import__("os").listdir("ROOT/tests")
 __import__("os").fork()
 __import__("os").execv("/bin/true", ["true"])
@@ -172,7 +172,7 @@ def test_the_network_is_out_of_reach(run):
 
 @pytest.mark.parametrize("name", ["torch", "scipy", "matplotlib", "sklearn"])
 def test_a_numpy_exercise_is_written_in_numpy_alone(run, name):
-    with pytest.raises(Failed, match=f"exercise 1.1 is to be written in NumPy alone, without {name}"):
+    with pytest.raises(Failed, match=f"exercise 1.1 has to be written in NumPy alone, without {name}"):
         run(f"import {name}")
 
 
@@ -189,7 +189,7 @@ def test_a_pytorch_exercise_has_torch_and_nothing_else(tmp_path_factory):
         run(f"import torch; x = {x}; torch.nn.Conv2d(3, 4, 3)(x).sum().backward(); assert x.grad is not None")
         run("import torch; torch.optim.SGD([torch.ones(2, requires_grad=True)], 0.1).step()")
         for name in ("scipy", "torchvision"):
-            with pytest.raises(Failed, match=f"exercise 5.1 is to be written in PyTorch alone, without {name}"):
+            with pytest.raises(Failed, match=f"exercise 5.1 has to be written in PyTorch alone, without {name}"):
                 run(f"import {name}")
         if not sandbox.not_enforced():
             with pytest.raises(Failed, match="PermissionError"):
@@ -219,7 +219,7 @@ def test_there_the_limits_and_the_guard_are_left(tmp_path):
     )
     with Session([*python, "-c", missing, settings]) as session:
         session.load(tmp_path)
-        run = Solution(session, None).attack.run
+        run = Learner(session, None).attack.run
         with pytest.raises(Failed, match="NumPy alone, without torch"):
             run("import torch")
         with pytest.raises(Failed, match="File too large"):

@@ -1,1 +1,1 @@
-"""What only an instructor needs: cutting the student edition, and grading what students hand in."""
+"""What only an instructor needs: making the student edition, grading submissions, and testing the checks."""

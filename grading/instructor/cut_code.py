@@ -1,7 +1,7 @@
 """Cut the solutions out of Python sources, by their syntax trees.
 
-Of an exercise's function the signature, the docstring and the checks of its arguments stay, and a NotImplementedError
-that says what to do takes the place of the rest.  Helpers that only solutions called go with them.
+An exercise's function keeps its signature, its docstring and the checks of its arguments; the rest is replaced by a
+NotImplementedError that says what to do.  Helpers that only solutions called are removed too.
 """
 
 import ast
@@ -11,50 +11,51 @@ import textwrap
 
 
 def cut(sources, exercises, given, readers=(), solved=()):
-    """The sources, a dict from module to text, with the exercises' functions open.
+    """The sources, a dict from module to text, without the solutions of the exercises.
 
-    given: helpers, as "module.name", that stay though only solutions call them.  readers: texts of other code; what
-    they name stays too.  solved: exercises whose functions stay as they are.
+    given: helpers, as "module.name", that stay even though only solutions call them.  readers: texts of other code, in
+    which a name means that its helper stays.  solved: exercises whose functions are not changed.
     """
+    opened = [(function, exercise.message(function)) for exercise in exercises for function in exercise.functions]
+    bodies = [(solution(sources[name.split(".")[0]], name, given), name, message) for name, message in opened]
     sources, used = dict(sources), set()
-    for exercise in exercises:
-        for function in exercise.functions:
-            module = function.split(".")[0]
-            body = solution(sources[module], function, given)
-            used |= _names(body)
-            stub = _stub(exercise.message(function), body[0].col_offset)
-            sources[module] = _with_lines(sources[module], body[0].lineno, body[-1].end_lineno, stub)
+    for body, function, message in sorted(bodies, key=lambda found: -found[0][0].lineno):  # from the last line up
+        module = function.split(".")[0]
+        used |= _names(body)
+        stub = _stub(message, body[0].col_offset)
+        sources[module] = _with_lines(sources[module], body[0].lineno, body[-1].end_lineno, stub)
     kept = given | {function for exercise in [*exercises, *solved] for function in exercise.functions}
     kept |= {name.rpartition(".")[0] for name in kept}  # the class of a method
     return _without_orphans(sources, used, kept, readers)
 
 
 def modules(root):
-    """The modules of the package in the folder root: name -> text."""
+    """The modules of the package cs231n in the folder root, a dict from name to text."""
     return {file.stem: file.read_text(encoding="utf-8") for file in sorted((root / "cs231n").glob("*.py"))}
 
 
 def solution(source, function, given):
-    """The statements of a function, as "module.name" or "module.class.name", that are its solution."""
-    definition = find(ast.parse(source), function)
+    """The statements that are the solution of a function, "module.name" or "module.class.name", as nodes."""
+    definition = find(tree(source), function)
     body, start = definition.body, int(ast.get_docstring(definition) is not None)
     while start < len(body) - 1 and is_check(body[start], {name.rpartition(".")[2] for name in given}):
         start += 1
     return body[start:]
 
 
-def find(tree, function):
+def find(module, function):
     """The definition of "module.name" or "module.class.name" in the tree of its module."""
+    node = module
     for name in function.split(".")[1:]:
-        found = [node for node in tree.body if getattr(node, "name", None) == name]
+        found = [inner for inner in node.body if getattr(inner, "name", None) == name]
         if not found:
             raise ValueError(f"{function}: there is no such function")
-        tree = found[-1]
-    return tree
+        node = found[-1]
+    return node
 
 
 def is_check(statement, given):
-    """Whether a statement only checks arguments: it raises, calls a check, or a given helper that does."""
+    """Whether a statement only checks arguments: it raises, or calls a check or a given helper."""
     match statement:
         case ast.If(body=[ast.Raise()], orelse=[]):
             return True
@@ -68,7 +69,7 @@ def is_check(statement, given):
 
 
 def _stub(message, indent):
-    """Lines that raise the message of an open exercise."""
+    """The lines that raise NotImplementedError with the message of an open exercise."""
     parts = textwrap.wrap(message, 100, drop_whitespace=False)
     return textwrap.indent(
         "\n".join(["raise NotImplementedError(", *(f"    {json.dumps(part)}" for part in parts), ")"]), " " * indent
@@ -76,7 +77,7 @@ def _stub(message, indent):
 
 
 def _without_orphans(sources, used, kept, readers):
-    """The sources without the definitions among the names used that nothing names any more."""
+    """The sources without the definitions of those names in used that are no longer mentioned anywhere."""
     read = {name for text in readers for name in _names([ast.parse(text)])}
     while True:
         named = set().union(*map(_named, sources.values()))
@@ -84,7 +85,7 @@ def _without_orphans(sources, used, kept, readers):
         for module, text in sources.items():
             found = [
                 node
-                for qualified, node in definitions(_tree(text), module)
+                for qualified, node in definitions(tree(text), module)
                 if qualified.rpartition(".")[2] in orphans and qualified not in kept
             ]
             if found:
@@ -98,9 +99,9 @@ def _without_orphans(sources, used, kept, readers):
             return sources
 
 
-def definitions(tree, prefix):
+def definitions(module, prefix):
     """Pairs of qualified name and node of what a module, and the classes in it, define; in order."""
-    for node in tree.body:
+    for node in module.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield f"{prefix}.{node.name}", node
             if isinstance(node, ast.ClassDef):
@@ -109,13 +110,16 @@ def definitions(tree, prefix):
             yield f"{prefix}.{node.targets[0].id}", node
 
 
-_tree = functools.lru_cache(maxsize=256)(ast.parse)  # most sources are asked about over and over, unchanged
+@functools.lru_cache(maxsize=256)
+def tree(source):
+    """The syntax tree of a source.  It is shared, so do not change it: most sources are needed many times."""
+    return ast.parse(source)
 
 
 @functools.lru_cache(maxsize=256)
 def _named(source):
     """All identifiers that a source uses."""
-    return frozenset(_mentions(_tree(source)))
+    return frozenset(_mentions(tree(source)))
 
 
 def _names(nodes):
@@ -123,13 +127,13 @@ def _names(nodes):
     return {name for node in nodes for name in _mentions(node)}
 
 
-def _mentions(tree):
+def _mentions(node):
     """The identifiers that are used in a tree; imports do not count, and neither do definitions."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            yield node.id
-        elif isinstance(node, ast.Attribute):
-            yield node.attr
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
+            yield inner.id
+        elif isinstance(inner, ast.Attribute):
+            yield inner.attr
 
 
 def _with_lines(text, start, end, new):

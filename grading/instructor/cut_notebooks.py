@@ -17,9 +17,9 @@ from nbconvert.preprocessors import ClearOutputPreprocessor
 DERIVATION, ANSWER = "*Your derivation:*", "*Your answer:*"
 SET_UP = "%load_ext autoreload\n%autoreload 2\n%load_ext grading"
 SET_UP_WORDS = """\
-This is the student edition. What is yours to write stands in `cs231n/`, one function or two at a time; an open one
-raises an error that says where you are needed. Save a file, and the notebook takes it anew: the next cell sees to that.
-Then `%grade` checks what you wrote."""
+This is the student edition. You write the functions in `cs231n/`, one or two at a time; until then, each raises an
+error that says what to write. Thanks to the next cell, the notebook uses a file as soon as you save it. Then `%grade`
+checks what you wrote."""
 
 
 def cut(notebook, exercises):
@@ -51,7 +51,7 @@ def cut(notebook, exercises):
 
 
 def _insertions(notebook, exercises):
-    """The cells to put behind each of the notebook's cells, by its index."""
+    """The cells to insert after each of the notebook's cells, by its index."""
     where = {0: [_cell("markdown", "edition", SET_UP_WORDS), _cell("code", "set-up", SET_UP)]}
     for exercise in exercises:
         name = exercise.id.replace(".", "-")
@@ -62,7 +62,7 @@ def _insertions(notebook, exercises):
 
 
 def _place(notebook, exercise):
-    """The index of the cell that the exercise stands behind."""
+    """The index of the cell after which the exercise comes."""
     for i, cell in enumerate(notebook.cells):
         heading = re.search(rf"^#+ {re.escape(exercise.section)} ", cell.source, re.MULTILINE)
         if cell.id == exercise.after or (not exercise.after and cell.cell_type == "markdown" and heading):
@@ -71,7 +71,7 @@ def _place(notebook, exercise):
 
 
 def _words(exercise):
-    """The cell that says what there is to do."""
+    """The text of the cell that says what to do."""
     points = "1 point" if exercise.points == 1 else f"{exercise.points} points"
     tasks = [
         f"- `{name.split('.', 1)[1]}` in `cs231n/{name.split('.')[0]}.py`, which returns {_code(returns)}"
@@ -81,7 +81,7 @@ def _words(exercise):
 
 
 def _code(words):
-    """words as Markdown, in which `*` and `_` are no signs."""
+    """The words as Markdown in which `*` and `_` are ordinary characters."""
     return re.sub(r"([*_])", r"\\\1", words)
 
 

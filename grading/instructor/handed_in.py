@@ -1,4 +1,4 @@
-"""Read what students handed in, and trust none of it: a folder or a .zip for each, with cs231n/ somewhere in it."""
+"""Read what students handed in, without trusting it: a folder or a .zip for each, with cs231n/ somewhere in it."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from grading.exercises import read
 from grading.session import printable
 
-LARGEST, MOST, DEEPEST = 1 << 20, 100, 5  # bytes of a module, modules of a submission, folders that cs231n/ may lie in
+LARGEST, MOST, DEEPEST = 1 << 20, 100, 5  # bytes of a module, modules of a submission, folders above cs231n/
 ENTRIES = 50_000  # of a zip, which may hold a whole course
 MODULE = re.compile(r"(?!__)[A-Za-z_]\w{0,60}\.py", re.ASCII)
 
@@ -28,7 +28,7 @@ class Submission:
 
 
 def read_submissions(folder, out):
-    """The submissions in a folder, in order of their names, and the names of the files that are none.
+    """The submissions in a folder, sorted by name, and the names of the files that are not submissions.
 
     The folder out may lie there too, and is none either.
     """
@@ -45,7 +45,7 @@ def read_submissions(folder, out):
 
 
 def _safe(name):
-    """A student's name as the name of a file, and as a cell that no spreadsheet takes for a formula."""
+    """A student's name in a form that suits a file, and that no spreadsheet takes for a formula."""
     return re.sub(r"[^\w.+@-]+", "_", name).strip("._+@-")[:80] or "unnamed"
 
 
@@ -65,7 +65,7 @@ def _read(path, submission):
 
 
 def _best(packages):
-    """The folder with the most of the course's modules, and of several the least deep.  packages: folder -> names."""
+    """The folder with most of the course's modules; of several, the least deep.  packages: folder -> names."""
     if not packages:
         raise ValueError("there is no folder cs231n with modules in it")
     course = {Path(file).name for exercise in read()[0].values() for file in exercise.files}
@@ -73,8 +73,8 @@ def _best(packages):
 
 
 def _take(submission, name, is_file, open_module):
-    """Add a module, unless it is none that a learner would write."""
-    why = "it is no file" if not is_file else "there are too many" if len(submission.modules) == MOST else ""
+    """Add a module, unless it is not one that a learner would write."""
+    why = "it is not a file" if not is_file else "there are too many" if len(submission.modules) == MOST else ""
     if not why:
         with open_module() as file:
             submission.modules[name] = file.read(LARGEST + 1)
@@ -98,7 +98,7 @@ def _in_folder(folder):
 
 
 def _in_zip(file):
-    """The same of a zip.  Nothing is extracted: no path of it is ever written to."""
+    """The same for a zip.  Nothing is extracted, so none of its paths is ever written to."""
     zipped = zipfile.ZipFile(file)
     if len(zipped.infolist()) > ENTRIES:
         raise ValueError(f"it holds more than {ENTRIES} files, and the folder cs231n is all that is graded")

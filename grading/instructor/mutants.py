@@ -1,8 +1,8 @@
 """Change the solutions in small ways, one at a time, and see which changes the checks miss: `make mutants`.
 
-The changes are those of Cosmic Ray's operators, but for bit operators, which no layer has a use for, and one more: a
-statement that is left out.  Checks of arguments are not changed, since no exercise is about them.  A change that the
-checks miss is a gap in them, unless the program does the same as before; mutants.toml lists these, and says why.
+The changes are those of Cosmic Ray's operators, except for bit operators, which no layer uses, and one more: leaving
+out a statement.  Checks of arguments are not changed, since no exercise is about them.  A change that the checks miss
+is a gap in them, unless the program still does the same; mutants.toml lists such changes, and says why.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LEFT_OUT = ("BitOr", "BitAnd", "BitXor", "LShift", "RShift", "no-op")
 
 
 class Mutant(NamedTuple):
-    """A module in which one line of a solution is another.  judges: the exercises that have to notice."""
+    """A module with one line of a solution changed.  judges: the ids of the exercises whose checks should fail."""
 
     function: str
     before: str
@@ -50,9 +50,9 @@ def mutants(exercises, sources, given):
             )
     opened = cut_code.cut(sources, exercises, given)
     for module in {name.split(".")[0]: None for exercise in exercises for name in exercise.functions}:
-        left = {name for name, _ in cut_code.definitions(ast.parse(opened[module]), module)}
+        left = {name for name, _ in cut_code.definitions(cut_code.tree(opened[module]), module)}
         judges = tuple(e.id for e in exercises if f"cs231n/{module}.py" in e.files)
-        for name, node in cut_code.definitions(ast.parse(sources[module]), module):
+        for name, node in cut_code.definitions(cut_code.tree(sources[module]), module):
             if name not in left:
                 body = cut_code.solution(sources[module], name, given) if isinstance(node, ast.FunctionDef) else [node]
                 yield from _mutants_of(name, body, judges, sources)
@@ -77,7 +77,7 @@ def _mutants_of(function, body, judges, sources):
 
 
 def _lines_of_checks(code):
-    """The lines, from 0, of statements that only refuse arguments."""
+    """The lines, from 0, of statements that only check arguments."""
     found = [node for node in ast.walk(_function(code)) if isinstance(node, ast.stmt)]
     checks = [node for node in found if isinstance(node, ast.Raise) or cut_code.is_check(node, ())]
     return {line - 2 for node in checks for line in range(node.lineno, node.end_lineno + 1)}
@@ -89,7 +89,7 @@ def _function(code):
 
 
 def _tree(code):
-    """What the code says, whatever its form; None for what is no code."""
+    """The code's syntax tree as text, or None if it is not valid code."""
     try:
         return ast.dump(_function(code))
     except SyntaxError:
@@ -116,7 +116,7 @@ _session = None
 
 
 def _killed(mutant):
-    """Whether one of the exercises that should notices the mutant.  In a process of the pool, which keeps a session."""
+    """Whether a check of its judges fails on the mutant.  Runs in a process of the pool, which keeps a session."""
     global _session
     _session = _session or Session(seconds=20)
     exercises, _ = read()
@@ -131,9 +131,9 @@ def _killed(mutant):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m grading.instructor.mutants", description=__doc__.split(":")[0])
-    parser.add_argument("exercise", nargs="*", help="such as 2.3, or a notebook, 1 to 5; all without one")
+    parser.add_argument("exercise", nargs="*", help="such as 2.3, or a notebook, 1 to 5 (default: all)")
     parser.add_argument("--sample", type=float, default=1.0, help="the share of the mutants to run (default: 1, all)")
-    parser.add_argument("--seed", type=int, default=0, help="what the sample is drawn by")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     parser.add_argument("--jobs", type=int, default=None, help="processes (default: one for each core)")
     args = parser.parse_args(argv)
     exercises, given = read()

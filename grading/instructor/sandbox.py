@@ -1,12 +1,16 @@
-"""Run `child.py` where a learner's code can do no harm: `python -I -S sandbox.py SETTINGS`; `command` says how.
+"""Run `child.py` where a learner's code can do no harm: `python -I -S sandbox.py SETTINGS`, as `command` writes it.
 
-Its process reads what it needs and writes nothing, starts no process and no thread, reaches no network and no other
-process, and takes no more time and memory than it may.  Landlock and seccomp of Linux see to it, for root too; where
-they are missing, as on macOS, the limits of POSIX and the guard of imports are left: `not_enforced` says so.
+The process reads only what it needs and writes nothing.  It starts no process and no thread, reaches no network and no
+other process, and its time and memory are limited.  Linux enforces this with Landlock and seccomp, even for root; where
+they are missing, as on macOS, only the POSIX limits and the import guard remain, and `not_enforced` says so.
+
+Landlock: https://docs.kernel.org/userspace-api/landlock.html.  seccomp: `man 2 seccomp`, and the kernel's headers
+linux/bpf_common.h (instructions), linux/seccomp.h (what they read and return) and linux/audit.h (machines).
 """
 
 import contextlib
 import ctypes
+import errno
 import importlib.abc
 import importlib.util
 import json
@@ -23,7 +27,23 @@ from pathlib import Path
 GRADING = Path(__file__).parents[1]  # holds child.py and drivers.py
 PACKAGES = ("numpy", "numpy.libs", "threadpoolctl", "tqdm", "filelock")  # all that the NumPy core imports
 BESIDE_TORCH = ("cs231n", "__editable__", "scipy", "torchvision")  # beginnings of what a PyTorch exercise must not see
-READ_FILE, READ_FOLDER, WRITE_FILE = 4, 8, 2  # rights of Landlock
+
+# Constants of Linux that Python does not name.
+PR_SET_PDEATHSIG, PR_GET_SECCOMP, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 21, 22, 38  # operations of prctl
+LINUX_CAPABILITY_VERSION_3 = 0x20080522  # of capset, which then takes three 32-bit masks, twice
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446  # system calls, on every machine
+LANDLOCK_CREATE_RULESET_VERSION = 1  # a flag: return the version of Landlock, and create nothing
+LANDLOCK_RULE_PATH_BENEATH = 1
+WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3  # three of Landlock's rights of access to files
+FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many rights each version of Landlock knows; later ones, 16
+NETWORK_RIGHTS = 0b11  # bind and connect TCP, from version 4
+SCOPES = 0b11  # abstract Unix sockets and signals, from version 6
+SECCOMP_MODE_FILTER = 2
+SECCOMP_RET_ALLOW = 0x7FFF0000
+SECCOMP_RET_ERRNO = 0x00050000  # the call fails, with the errno that is added
+BPF_LOAD_WORD, BPF_JUMP_IF_EQUAL, BPF_JUMP_IF_AT_LEAST, BPF_RETURN = 0x20, 0x15, 0x35, 0x06  # codes of instructions
+CALL_NUMBER, CALL_MACHINE, CALL_SECOND_ARGUMENT = 0, 4, 24  # offsets in struct seccomp_data, what a filter reads
+FCNTL_HARMLESS, F_DUPFD_CLOEXEC = 5, 1030  # commands of fcntl: those below 5 duplicate a file, or get and set its flags
 
 # The system calls that remain: "name number" of x86-64 and aarch64, - where there is none.  Any other one fails.
 CALLS = """
@@ -38,24 +58,28 @@ getppid 110 173, gettid 186 178, getuid 102 174, geteuid 107 175, getgid 104 176
 sysinfo 99 179, getrusage 98 165, times 100 153, getrandom 318 278, sched_yield 24 124, sched_getaffinity 204 123,
 exit 60 93, exit_group 231 94
 """
-MACHINES = {"x86_64": (0, 0xC000003E, 72), "aarch64": (1, 0xC00000B7, 25)}  # column, audit's number, that of fcntl
+MACHINES = {"x86_64": (0, 0xC000003E, 72), "aarch64": (1, 0xC00000B7, 25)}  # column of CALLS, AUDIT_ARCH_*, fcntl
 
 
 def command(exercise, folders, seconds, memory):
-    """What starts the process for an exercise.  folders: what it may read, too; memory: bytes beyond the start's."""
+    """The command that starts the process for an exercise, as a list.
+
+    folders: which it may read in addition; seconds: the time that the grader allows; memory: bytes, in addition to
+    those in use when the learner's code starts.
+    """
     settings = {
         "exercise": exercise.id,
         "torch": exercise.notebook == 5,
         "sites": [str(Path(importlib.util.find_spec(name).origin).parent.parent) for name in ("numpy", "torch")],
         "folders": list(map(str, folders)),
-        "seconds": 2 * int(seconds) + 5,  # of the processor: the clock's limit, which the grader keeps, comes first
+        "seconds": 2 * int(seconds) + 5,  # of processor time; the grader's own limit, on the clock, comes first
         "memory": memory,
     }
     return [sys.executable, "-I", "-S", __file__, json.dumps(settings)]
 
 
 def _readable(sites, torch):
-    """Python's library, shared libraries, and the packages that an exercise may use: of installed ones no others."""
+    """Paths of Python's library, of shared libraries, and of the only installed packages that an exercise may use."""
     for folder in _library():
         yield from (path for path in Path(folder).iterdir() if path.name not in ("site-packages", "dist-packages"))
     for folder in map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", f"{sys.base_prefix}/lib")):
@@ -74,7 +98,7 @@ def _library():
 
 
 def not_enforced():
-    """What this system cannot keep a submission from, in words; empty where it keeps it from all."""
+    """What this system cannot keep a submission from, as a list of phrases; empty where everything is enforced."""
     missing = []
     if _landlock_version() < 1:
         missing.append("reading and writing files (there is no Landlock)")
@@ -92,25 +116,29 @@ def _libc(name, *args):
 
 
 def _landlock_version():
+    """The version of Landlock; 0 where there is none."""
     try:
-        return _libc("syscall", 444, None, 0, 1) if platform.machine() in MACHINES and sys.platform == "linux" else 0
+        if sys.platform != "linux" or platform.machine() not in MACHINES:
+            return 0
+        return _libc("syscall", LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
     except OSError:
         return 0
 
 
 def _has_seccomp():
     try:
-        return sys.platform == "linux" and platform.machine() in MACHINES and _libc("prctl", 21, 0, 0, 0, 0) >= 0
+        known = sys.platform == "linux" and platform.machine() in MACHINES
+        return known and _libc("prctl", PR_GET_SECCOMP, 0, 0, 0, 0) >= 0
     except OSError:
         return False
 
 
 def _limit(seconds, memory):
-    """The limits of POSIX: of time, memory, files and processes."""
+    """Set the POSIX limits of time, memory, files and processes."""
     size = 0
     with contextlib.suppress(OSError):
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, this process ends and no other
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, the kernel ends this process first
     limits = {"CPU": seconds, "AS": size + memory, "FSIZE": 0, "NOFILE": 64, "CORE": 0, "NPROC": 0}
     for name, limit in limits.items():
         with contextlib.suppress(ValueError, OSError):  # macOS has no limit of memory
@@ -118,46 +146,74 @@ def _limit(seconds, memory):
 
 
 def _give_up_privileges():
-    """End with the grader, be no root in what a file's owner or mode does not say, and never become it."""
-    _libc("prctl", 1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    _libc("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
-    _libc("prctl", 38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    """End when the grader ends, drop the capabilities of root, and never gain any."""
+    _libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    this_process, no_capabilities = 0, bytes(24)
+    _libc("capset", struct.pack("Ii", LINUX_CAPABILITY_VERSION_3, this_process), no_capabilities)
+    _libc("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _restrict_files(read, listed):
-    """Landlock: what is in the files and folders read may be read, and folders below listed may be listed."""
+    """Landlock: allow reading the files and folders read and listing the folders listed; refuse everything else."""
     version = _landlock_version()
-    rights = (1 << (16 if version >= 5 else min(12 + version, 15))) - 1  # all that this version knows
-    rules = struct.pack("QQQ", rights, 3 if version >= 4 else 0, 3 if version >= 6 else 0)  # also TCP, and signals
-    ruleset = _libc("syscall", 444, rules, len(rules), 0)
-    allowed = [*((path, READ_FILE | READ_FOLDER) for path in read), *((path, READ_FOLDER) for path in listed)]
-    for path, right in [*allowed, ("/dev/null", READ_FILE | WRITE_FILE)]:
+    handled = (1 << FILE_RIGHTS.get(version, 16)) - 1  # all that this version knows: what no rule allows is refused
+    network, scopes = NETWORK_RIGHTS if version >= 4 else 0, SCOPES if version >= 6 else 0
+    attributes = struct.pack("QQQ", handled, network, scopes)
+    ruleset = _libc("syscall", LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+    allowed = [*((path, READ_FILE | READ_DIR) for path in read), *((path, READ_DIR) for path in listed)]
+    for path, rights in [*allowed, ("/dev/null", READ_FILE | WRITE_FILE)]:
         with contextlib.suppress(FileNotFoundError):
             file = os.open(path, os.O_PATH)
-            rule = struct.pack("=Qi", right if os.path.isdir(path) else right & ~READ_FOLDER, file)
-            _libc("syscall", 445, ruleset, 1, rule, 0)
+            rule = struct.pack("=Qi", rights if os.path.isdir(path) else rights & ~READ_DIR, file)
+            _libc("syscall", LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
             os.close(file)
-    _libc("syscall", 446, ruleset, 0)
+    _libc("syscall", LANDLOCK_RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
 
 
 def _restrict_calls():
-    """seccomp: of the system calls, `CALLS` remain, and fcntl where it only asks or duplicates."""
-    column, audit, fcntl = MACHINES[platform.machine()]
-    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06  # instructions; the numbers after them: how many to skip
-    allow, refuse = (answer, 0, 0, 0x7FFF0000), (answer, 0, 0, 0x00050001)  # refuse: EPERM
-    program = [(load, 0, 0, 4), (equal, 1, 0, audit), refuse, (load, 0, 0, 0)]  # another machine's calls; the number
-    numbers = [call.split()[1 + column] for call in CALLS.split(",")]
-    for number in numbers:
-        program += [(equal, 0, 1, int(number)), allow] if number != "-" else []
-    program += [(equal, 0, 5, fcntl), (load, 0, 0, 24), (equal, 1, 0, 1030), (at_least, 1, 0, 5), allow, refuse, refuse]
-    code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code)
-    _libc("prctl", 22, 2, struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer)), 0, 0)  # PR_SET_SECCOMP
+    """seccomp: of the system calls, allow `CALLS`, and fcntl where it only asks or duplicates."""
+    program = _filter(*MACHINES[platform.machine()])
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in program))
+    filter_program = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    _libc("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, filter_program, 0, 0)
+
+
+def _filter(column, machine, fcntl):
+    """The BPF program: instructions (code, how many to skip if true, how many to skip if false, operand).
+
+    column: of `CALLS`; machine: its AUDIT_ARCH number; fcntl: the number of that call.
+    """
+    allow = (BPF_RETURN, 0, 0, SECCOMP_RET_ALLOW)
+    refuse = (BPF_RETURN, 0, 0, SECCOMP_RET_ERRNO | errno.EPERM)
+
+    def load(offset):
+        return (BPF_LOAD_WORD, 0, 0, offset)
+
+    def unless_equal_skip(number, skipped):
+        return (BPF_JUMP_IF_EQUAL, 0, skipped, number)
+
+    def if_equal_skip(number, skipped):
+        return (BPF_JUMP_IF_EQUAL, skipped, 0, number)
+
+    # x86-64 also takes the calls of 32-bit programs, with numbers of their own.
+    program = [load(CALL_MACHINE), if_equal_skip(machine, 1), refuse, load(CALL_NUMBER)]
+    for call in CALLS.split(","):
+        number = call.split()[1 + column]
+        if number != "-":
+            program += [unless_equal_skip(int(number), 1), allow]
+    asks_or_duplicates = [
+        load(CALL_SECOND_ARGUMENT),
+        if_equal_skip(F_DUPFD_CLOEXEC, 1),  # to allow
+        (BPF_JUMP_IF_AT_LEAST, 1, 0, FCNTL_HARMLESS),  # to refuse
+        allow,
+        refuse,
+    ]
+    return [*program, unless_equal_skip(fcntl, len(asks_or_duplicates)), *asks_or_duplicates, refuse]
 
 
 class ImportGuard(importlib.abc.MetaPathFinder):
-    """Refuses the packages that an exercise is to do without, in words that its hint can show."""
+    """Refuses the packages that an exercise has to do without; a hint can show the message."""
 
     def __init__(self, exercise, torch):
         self.exercise, self.torch = exercise, torch
@@ -168,7 +224,7 @@ class ImportGuard(importlib.abc.MetaPathFinder):
         refused = top in BESIDE_TORCH[1:] if self.torch else not library and top not in ("cs231n", *PACKAGES)
         if refused:
             means = f"{'PyTorch' if self.torch else 'NumPy'} alone, without {top}"
-            raise ModuleNotFoundError(f"exercise {self.exercise} is to be written in {means}", name=top)
+            raise ModuleNotFoundError(f"exercise {self.exercise} has to be written in {means}", name=top)
 
 
 def _child():
@@ -185,10 +241,10 @@ def main():
     sites, torch = settings["sites"], settings["torch"]
     sys.path += dict.fromkeys(sites)
     sys.dont_write_bytecode = True
-    tempfile.tempdir = "/tmp"  # a name: nothing can be written there
+    tempfile.tempdir = "/tmp"  # its name alone: nothing can be written there
     child = _child()  # and with it NumPy
     if torch:
-        importlib.import_module("torch")  # its libraries take address space, which is not the learner's
+        importlib.import_module("torch")  # first, so that the limit on memory does not count its libraries
     read = [*settings["folders"], *_readable(sites, torch)]
     sys.meta_path.insert(0, ImportGuard(settings["exercise"], torch))
     _limit(settings["seconds"], settings["memory"])

@@ -18,7 +18,7 @@ from grading.instructor import cut_code, cut_notebooks
 ROOT = Path(__file__).parents[2]
 COPIED = (
     *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
-    *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "stand_ins")),
+    *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
     *(f"grading/{name}.py" for name in ("expect", "grade", "magic")),
     *("grading/exercises.toml", "grading/checks/*.py"),
     *(
@@ -28,17 +28,18 @@ COPIED = (
     *(f"tests/test_pytorch_{name}.py" for name in ("device", "files", "vision")),
 )
 NOT_FOR_STUDENTS = ("test-notebooks", "notebooks", "bench", "lint", "student", "grade-submissions", "mutants")
-SHORTEST = 16  # characters of a statement that is looked for in the edition; a shorter one may stand anywhere
+SHORTEST = 16  # characters of a statement that is searched for in the edition; a shorter one may occur anywhere
 
 
 def write(out, root=ROOT):
-    """Write the edition of the tree root into the folder out, in the place of an earlier one.
+    """Write the edition of the tree root into the folder out, in place of an earlier edition.
 
-    Raises ValueError, and leaves out as it is, for a solution that is left, and where out holds anything else.
+    Raises ValueError, and leaves out unchanged, if a solution is left, or if out holds anything but an edition.
     """
-    earlier = (out / "grading/exercises.toml").exists() and not (out / "grading/instructor").exists()
+    references = ("grading/instructor", "grading/student.py", ".git")  # what the course's own folder has, or had
+    earlier = (out / "grading/exercises.toml").exists() and not any((out / name).exists() for name in references)
     if out.exists() and any(out.iterdir()) and not earlier:
-        raise ValueError(f"{out}: wanted a new or an empty folder, or that of an earlier edition")
+        raise ValueError(f"{out}: expected a new or an empty folder, or an earlier edition")
     with tempfile.TemporaryDirectory(dir=_made(out.resolve().parent), prefix=f"{out.name}-") as beside:
         made = Path(beside, out.name)
         _write(made, root)
@@ -95,7 +96,7 @@ def _code(notebooks):
 
 
 def _makefile(text, test):
-    """The Makefile without the instructor's targets; test: that of the tests alone."""
+    """The Makefile without the instructor's targets, and with test as its target test."""
     blocks = []
     for block in text.split("\n\n"):
         target = re.search(r"^([a-z-]+): .*##", block, re.MULTILINE)
@@ -110,7 +111,7 @@ def _makefile(text, test):
 
 
 def _tidy(out):
-    """Take the imports out that nothing uses any more, but for NumPy's, and close the gaps."""
+    """Remove the imports that are no longer used, except NumPy's, and format the code."""
     ruff = [sys.executable, "-m", "ruff"]
     files = {file: file.read_text(encoding="utf-8") for file in sorted((out / "cs231n").glob("*.py"))}
     imports_numpy = [file for file, text in files.items() if "import numpy as np" in text]
@@ -125,7 +126,7 @@ def _tidy(out):
 def solutions(reference, exercises, given, edition):
     """The statements of the exercises' solutions, and of the helpers that the edition's modules lack, each as text.
 
-    Not those that stand outside of them, too: such a statement is given away by what is given.
+    Statements that also occur outside of these are left out, since the given code contains them anyway.
     """
     inside, outside = set(), set()
     for module, source in reference.items():
@@ -135,8 +136,8 @@ def solutions(reference, exercises, given, edition):
             for function in exercise.functions
             if function.split(".")[0] == module
         ]
-        stay = {name for name, _ in cut_code.definitions(ast.parse(edition[module]), module)}
-        parts += [[node] for name, node in cut_code.definitions(ast.parse(source), module) if name not in stay]
+        stay = {name for name, _ in cut_code.definitions(cut_code.tree(edition[module]), module)}
+        parts += [[node] for name, node in cut_code.definitions(cut_code.tree(source), module) if name not in stay]
         for line, text in _statements(source):
             within = any(part[0].lineno <= line <= part[-1].end_lineno for part in parts)
             (inside if within else outside).add(text)
@@ -144,8 +145,8 @@ def solutions(reference, exercises, given, edition):
 
 
 def _statements(source):
-    """The simple statements of a source by their lines, as written and as Python would write them, but for spaces."""
-    for node in ast.walk(ast.parse(source)):
+    """Pairs of line and simple statement of a source, as written and as `ast.unparse` writes it, without spaces."""
+    for node in ast.walk(cut_code.tree(source)):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.Return) and not isinstance(node.value, ast.Name):
             for text in (ast.unparse(node), ast.get_source_segment(source, node)):
                 if len(_bare(text)) >= SHORTEST:
@@ -157,7 +158,7 @@ def _bare(text):
 
 
 def leaks(out, statements):
-    """Where in the folder out one of the statements stands: "file: statement"."""
+    """The places in the folder out where one of the statements occurs, each as "file: statement"."""
     found = []
     for file in sorted(path for path in out.rglob("*") if path.is_file()):
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -169,10 +170,10 @@ def leaks(out, statements):
 
 
 def zip_folder(folder, file):
-    """Write a zip of the folder, the same bytes each time: in order, without times, and not compressed."""
+    """Write a zip of the folder, with the same bytes each time: sorted, without times, and not compressed."""
     with zipfile.ZipFile(file, "w") as zipped:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            info = zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")  # of 1980
+            info = zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")  # dated 1980
             info.external_attr, info.create_system = 0o644 << 16, 3
             zipped.writestr(info, path.read_bytes())
 

@@ -1,8 +1,8 @@
 """Grade a folder of submissions: `make grade-submissions SUBMISSIONS=FOLDER`.
 
-A submission is a folder or a .zip, named as its student, with cs231n/ somewhere in it.  Of its modules those count
-that hold exercises, or that are the learner's own; the rest is the reference's, cut.  Each exercise is graded by the
-checks here, on arrays from a fresh seed, against a process that `grading.instructor.sandbox` holds.
+A submission is a folder or a .zip, named after its student, with cs231n/ somewhere in it.  Only its modules with
+exercises count, and new ones; the rest is taken from the reference, without solutions.  The checks of this folder grade
+each exercise, with arrays from a fresh seed, in a process of its own that `grading.instructor.sandbox` restricts.
 """
 
 import argparse
@@ -24,16 +24,16 @@ from grading.exercises import choose, read
 from grading.grade import HERE, Result, grade
 from grading.instructor import cut_code, sandbox
 from grading.instructor.handed_in import read_submissions
-from grading.instructor.reports import earlier_tests, write_csv, write_report
+from grading.instructor.reports import earlier_tests, write_grades, write_report
 from grading.session import ENVIRONMENT, Session
 
-# --- the reference, cut ---
+# --- the reference, without solutions ---
 
 
 def write_references(folder, exercises):
-    """Write the reference into folders below folder: cut of all exercises, and of all but those below each exercise.
+    """Write the reference into folders below folder: without any solution, and with those that each exercise uses.
 
-    Returns a dict from an exercise's id, and from None, to its folder.  So no process can read its own solution.
+    Returns a dict from each exercise's id, and from None, to its folder.  So no process can read its own solution.
     """
     everything, given = read()
     sources = cut_code.modules(HERE.parent)
@@ -47,13 +47,13 @@ def write_references(folder, exercises):
             opened = [e for e in everything.values() if e.id not in right]
             for module, text in cut_code.cut(sources, opened, given, solved=solved).items():
                 (made[right] / f"cs231n/{module}.py").write_text(text, encoding="utf-8")
-            (made[right] / "cs231n/__init__.py").write_text("")  # it imports them all: one that fails would fail all
+            (made[right] / "cs231n/__init__.py").write_text("")  # else one module that fails would fail all
         folders[exercise and exercise.id] = made[right]
     return folders
 
 
 def _below(exercise, exercises):
-    """The ids of the exercises that an exercise uses, and of those that they use."""
+    """The ids of the exercises that an exercise uses, directly or through others."""
     return {id for used in exercise.uses for id in (used, *_below(exercises[used], exercises))}
 
 
@@ -61,7 +61,7 @@ def _below(exercise, exercises):
 
 
 class ExerciseSession(Session):
-    """A session with a time for its exercise: a check may take what is left of it, and a tenth of it at least."""
+    """A session with a time limit for its exercise: each check has what is left of it, and at least a tenth of it."""
 
     def __init__(self, command, seconds):
         super().__init__(command, seconds)
@@ -76,20 +76,21 @@ class ExerciseSession(Session):
 def grade_one(exercise, modules, references, work, seed, seconds, memory):
     """Grade an exercise of a submission's modules in a process of its own, in the folder work.  Returns its results.
 
-    First with the reference, cut, in place of the modules that hold other exercises: an error there does no harm here.
+    The first attempt takes only the modules with this exercise from the submission, since an error in another module
+    must do no harm here.
     """
     written = {file for e in read()[0].values() for file in e.files}
     source = references[exercise.id]
     with TemporaryDirectory(dir=work) as folder:
-        whole = _tree(Path(folder, "whole"), references[None], modules, written)
-        apart = _tree(Path(folder, "apart"), source, modules, exercise.files)
+        whole = write_tree(Path(folder, "whole"), references[None], modules, written)
+        isolated = write_tree(Path(folder, "isolated"), source, modules, exercise.files)
         command = sandbox.command(exercise, [folder, source], seconds, memory)
         with ExerciseSession(command, seconds) as session:
-            return grade(exercise, session, whole, str(source), seed, apart)
+            return grade(exercise, session, whole, str(source), seed, isolated)
 
 
-def _tree(folder, reference, modules, files):
-    """A copy of reference in folder, in which those of files that are among modules are the learner's, and new ones."""
+def write_tree(folder, reference, modules, files):
+    """Copy reference to folder, with the learner's modules in place of files, and those that it does not have."""
     shutil.copytree(reference, folder)
     for name, content in modules.items():
         if f"cs231n/{name}" in files or not (reference / "cs231n" / name).exists():
@@ -99,20 +100,17 @@ def _tree(folder, reference, modules, files):
 
 def _start_worker():
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, and the learner's process with it
-    import torch
-
-    torch.set_num_threads(1)
 
 
 # --- all of them ---
 
 
 def grade_submissions(folder, out, exercises, seed, jobs=1, seconds=60, memory=2 << 30, again=False):
-    """Grade the submissions in a folder, and write a report for each, and grades.csv, into the folder out.
+    """Grade the submissions in a folder; write a report on each, and grades.csv, into the folder out.
 
-    A report of the same that out holds already stays as it is, unless again.  seed: what the checks draw from; seconds
-    and memory, in bytes: of an exercise.  Returns the names of files that are no submissions, and a dict of those that
-    have no report, since the grader itself failed, and why.
+    A report that out already holds on the same files and exercises is kept, unless again.  seed: of the checks' arrays;
+    seconds and memory, in bytes: the limits of an exercise.  Returns the names of the files that are not submissions,
+    and a dict of the submissions without a report, because the grader itself failed, and why.
     """
     submissions, others = read_submissions(folder, out)
     out.mkdir(parents=True, exist_ok=True)
@@ -133,19 +131,19 @@ def grade_submissions(folder, out, exercises, seed, jobs=1, seconds=60, memory=2
                 graded[submission.name][exercise] = task.result()
             except BrokenExecutor:
                 raise
-            except Exception as error:  # it costs nobody points: there is no report, and the next run tries again
+            except Exception as error:  # it costs no points: there is no report, and the next run tries again
                 failed[submission.name] = f"exercise {exercise.id}: {error!r}"
             if all(graded[submission.name].values()):
                 write_report(out, submission, graded[submission.name], seed)
     finally:
         pool.shutdown(cancel_futures=True)
         work.cleanup()
-        write_csv(out, submissions, exercises)
+        write_grades(out, submissions, exercises)
     return others, failed
 
 
 def _try_sandbox(exercises, seconds, memory):
-    """Raises ValueError where the sandbox does not start, as with a Python that lies elsewhere than it looks."""
+    """Raise ValueError if the sandbox does not start, as with a Python that needs files outside of its own folders."""
     for exercise in {e.notebook == 5: e for e in exercises}.values():
         command = sandbox.command(exercise, [], seconds, memory)
         run = subprocess.run(command, input=b"", capture_output=True, env=ENVIRONMENT)
@@ -162,17 +160,17 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m grading.instructor.submissions", description="Grade a folder of submissions."
     )
-    parser.add_argument("folder", type=Path, help="holds a folder or a .zip for each student, named as the student")
+    parser.add_argument("folder", type=Path, help="holds a folder or a .zip for each student, named after the student")
     parser.add_argument("--out", type=Path, help="where the reports go (default: beside the folder, FOLDER-grades)")
     parser.add_argument("--exercises", nargs="+", default=[], metavar="2.3", help="or notebooks, 1 to 5 (default: all)")
     parser.add_argument("--jobs", type=_positive(int), default=os.cpu_count() or 1, help="how many at once")
-    parser.add_argument("--seed", type=_positive(int), help="what the checks draw from (default: a fresh one)")
+    parser.add_argument("--seed", type=_positive(int), help="of the arrays in the checks (default: a fresh one)")
     parser.add_argument("--seconds", type=_positive(float), default=60, help="for an exercise (default: 60)")
     parser.add_argument("--memory", type=_positive(float), default=2, metavar="GiB", help="of it (default: 2)")
-    parser.add_argument("--again", action="store_true", help="grade those too whose reports are there already")
+    parser.add_argument("--again", action="store_true", help="also grade submissions that already have a report")
     args = parser.parse_args(argv)
     if not args.folder.is_dir():
-        parser.error(f"folder: wanted a folder of submissions, got {str(args.folder)!r}")
+        parser.error(f"folder: expected a folder of submissions, got {str(args.folder)!r}")
     folder = args.folder.resolve()
     out = args.out or folder.with_name("-".join([folder.name, "grades", *args.exercises]))
     for missing in sandbox.not_enforced():
@@ -196,7 +194,7 @@ def main(argv=None):
 def _positive(kind):
     def number(text):
         if not (value := kind(text)) > 0:
-            raise argparse.ArgumentTypeError(f"wanted a number above 0, got {text}")
+            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
         return value
 
     return number

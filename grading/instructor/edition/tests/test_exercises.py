@@ -1,4 +1,4 @@
-"""A test for each part of each exercise: an open one fails, and says what is to be written where."""
+"""A test for each part of each exercise: that of an open exercise fails, and says what to write, and where."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PARTS = [(exercise, part) for exercise in read()[0].values() for part in exercis
 
 @pytest.fixture(scope="module")
 def results():
-    """The results of an exercise's parts, once they have been asked for."""
+    """A function that returns the results of an exercise's parts; it grades each exercise only once."""
     graded = {}
     with Session() as session:
 

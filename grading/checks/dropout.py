@@ -8,24 +8,24 @@ SHAPES = [(40, 50), (6, 5, 8, 9), (3000,)]
 KEEP_OR_DROP = "p is the probability of keeping a unit, not of dropping it"
 
 
-def _forward(solution, x, **dropout_param):
-    return several("dropout_forward", solution.dropout.dropout_forward(x, dropout_param), "out, cache")
+def _forward(learner, x, **dropout_param):
+    return several("dropout_forward", learner.dropout.dropout_forward(x, dropout_param), "out, cache")
 
 
-def _train(solution, x, **dropout_param):
-    """out in train mode, where an out may be any."""
-    return _forward(solution, x, mode="train", **dropout_param)[0]
+def _train(learner, x, **dropout_param):
+    """out in train mode."""
+    return _forward(learner, x, mode="train", **dropout_param)[0]
 
 
-def dropout_training(solution):
-    rng = solution.rng
+def dropout_training(learner):
+    rng = learner.rng
     for shape, p, dtype in zip(SHAPES, (0.8, 0.3, 0.6), (np.float64, np.float32, np.float64), strict=True):
         x = rng.uniform(1, 2, shape).astype(dtype)
-        for out in (_train(solution, x, p=p), _train(solution, x, p=p, seed=int(rng.integers(1000)))):
+        for out in (_train(learner, x, p=p), _train(learner, x, p=p, seed=int(rng.integers(1000)))):
             _check_kept_and_dropped(out, x, p)
     x = rng.uniform(1, 2, (40, 50))
-    expect("out", _train(solution, x, p=1.0), x, case="p=1, which keeps every unit")
-    _check_draws(solution, x)
+    expect("out", _train(learner, x, p=1.0), x, case="p=1, which keeps every unit")
+    _check_draws(learner, x)
 
 
 def _check_kept_and_dropped(out, x, p):
@@ -36,8 +36,8 @@ def _check_kept_and_dropped(out, x, p):
     swapped = f". Likely mistake: {KEEP_OR_DROP}" if abs(share - (1 - p)) < 7 * spread else ""
     one_for_all = x.ndim > 1 and 0 < share < 1 and any((rows == rows.take([0], axis)).all() for axis in (0, 1))
     require(not one_for_all, "out: whole rows or columns are dropped; the mask is drawn for each element")
-    told = f"out: {share:.1%} of the units are kept, expected about {p:.0%}, with p={p}{swapped}"
-    require(abs(share - p) < 7 * spread, told)
+    hint = f"out: {share:.1%} of the units are kept, expected about {p:.0%}, with p={p}{swapped}"
+    require(abs(share - p) < 7 * spread, hint)
     mistakes = {
         "what is kept is divided by p": x * kept,
         "what is kept is divided by p, not by 1 - p": x * kept / (1 - p),
@@ -47,40 +47,41 @@ def _check_kept_and_dropped(out, x, p):
     expect("out", out, np.where(kept, x / p, 0).astype(x.dtype), mistakes, f"p={p}", 1e-5)
 
 
-def _check_draws(solution, x):
-    """Which calls of forward draw the same mask, and which another one."""
+def _check_draws(learner, x):
+    """Check which calls of forward draw the same mask, and which draw different ones."""
 
     def differ(a, b):
         return not np.array_equal(a, b)
 
     def draw(**source):
-        return _train(solution, x, p=0.5, **source)
+        return _train(learner, x, p=0.5, **source)
 
-    require(differ(draw(), draw()), "out: two calls drop the same units; without rng and seed, each call draws afresh")
+    require(
+        differ(draw(), draw()),
+        "out: two calls drop the same units; without rng and seed, each call draws from fresh entropy",
+    )
     for seed in (0, 7):
         require(not differ(draw(seed=seed), draw(seed=seed)), f"out: two calls with seed={seed} drop different units")
     require(differ(draw(seed=1), draw(seed=2)), "out: two calls with different seeds drop the same units")
-    one, other = (solution.drivers.generator(3) for _ in range(2))
+    one, other = (learner.drivers.generator(3) for _ in range(2))
     first, second = draw(rng=one), draw(rng=one)
-    require(differ(first, second), "out: two calls with the same rng drop the same units; the rng draws on")
+    require(differ(first, second), "out: two calls with the same rng drop the same units; the rng goes on drawing")
     require(not differ(first, draw(rng=other)), "out: the mask is not drawn by the rng in dropout_param")
     after = []
     for _ in range(2):
         draw(seed=5)
-        after.append(solution.drivers.global_number())
-    hint = (
-        "dropout_forward has seeded NumPy's global generator, from which others draw: a seed is for its own generator"
-    )
+        after.append(learner.drivers.global_number())
+    hint = "dropout_forward has seeded NumPy's global generator, from which others draw: create a new one from the seed"
     require(after[0] != after[1], hint)
 
 
-def dropout_test(solution):
+def dropout_test(learner):
     for shape, p in zip(SHAPES, (0.8, 0.3, 0.6), strict=True):
         for seed in ({}, {"seed": 3}):
-            x = solution.rng.standard_normal(shape).astype(np.float32)
-            out, _ = _forward(solution, x, mode="test", p=p, **seed)
+            x = learner.rng.standard_normal(shape).astype(np.float32)
+            out, _ = _forward(learner, x, mode="test", p=p, **seed)
             mistakes = {
-                "the scale is put right in train mode; test mode leaves x as it is": x * p,
+                "train mode has scaled already; test mode leaves x as it is": x * p,
                 "test mode leaves x as it is, and does not divide by p": x / p,
             }
             if np.shape(out) == x.shape and 0 < np.mean(np.asarray(out) == 0) < 1:
@@ -88,14 +89,14 @@ def dropout_test(solution):
             expect("out", out, x, mistakes, f"test mode, p={p}", 1e-6)
 
 
-def dropout_backward(solution):
-    rng, backward = solution.rng, solution.dropout.dropout_backward
+def dropout_backward(learner):
+    rng, backward = learner.rng, learner.dropout.dropout_backward
     for shape, p, dtype in zip(SHAPES, (0.8, 0.3, 0.6), (np.float64, np.float32, np.float64), strict=True):
         seed = {"p": p, "seed": int(rng.integers(1000))}
-        kept = _train(solution, np.ones(shape, dtype), **seed) != 0
+        kept = _train(learner, np.ones(shape, dtype), **seed) != 0
         x, dout = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
         x[rng.random(shape) < 0.1] = 0  # a zero that is kept passes its gradient on
-        _, cache = _forward(solution, x, mode="train", **seed)
+        _, cache = _forward(learner, x, mode="train", **seed)
         mistakes = {
             "what is kept is divided by p": dout * kept,
             "dout passes where the unit was kept": dout,
@@ -103,10 +104,10 @@ def dropout_backward(solution):
             "what is kept is divided by p, once": dout * kept / p**2,
             "what is kept is divided by p, not multiplied": dout * kept * p,
             "dout passes where the unit was kept, and not where it was dropped": dout * ~kept / p,
-            "dx = dout * mask / p, in which x does not stand": dout * x * kept / p,
+            "dx = dout * mask / p, which does not depend on x": dout * x * kept / p,
         }
         for words in (f"p={p}", f"p={p}, and the cache used a second time"):
             expect("dx", backward(dout, cache), (dout * kept / p).astype(dtype), mistakes, words, 1e-5)
-        _, cache = _forward(solution, x, mode="test", **seed)
+        _, cache = _forward(learner, x, mode="test", **seed)
         scaled = {"in test mode dx = dout": dout * p, "in test mode dx = dout, without 1 / p": dout / p}
         expect("dx", backward(dout, cache), dout, scaled, f"test mode, p={p}")

@@ -1,7 +1,8 @@
-"""Right parts for an exercise whose own parts below may be wrong yet: each layer's output and gradients by PyTorch.
+"""Correct functions, by PyTorch, for the exercises that another exercise uses: theirs may still be wrong.
 
-Forward computes with tensors that ask for gradients, and hands them on; backward is autograd.  The parts take and
-return what the course's functions take and return, and their caches are laid out as the exercises say.
+A forward function computes with tensors that require gradients and keeps them in its cache; backward is autograd.  The
+functions take and return what the course's do, arrays of the same shapes and dtypes, and their caches have the layout
+that the exercises describe.
 """
 
 import inspect
@@ -13,13 +14,13 @@ from torch.nn import functional as F
 
 
 class Cache(tuple):
-    """A cache laid out as the course's, which remembers what autograd needs: the output, and the inputs."""
+    """A cache in the course's layout, which also holds what autograd needs: the output and the inputs."""
 
     graph = None
 
 
 def layer(function, contents=lambda *args: args):
-    """Forward and backward of a function of tensors.  contents: what forward's arguments leave in the cache."""
+    """Forward and backward of a function of tensors.  contents: a function of forward's arguments, for the cache."""
 
     def forward(*args, **kwargs):
         args = inspect.signature(function).bind(*args, **kwargs).args
@@ -59,7 +60,7 @@ def softmax_loss(x, y):
 
 
 def batchnorm(x, gamma, beta, bn_param):
-    """Batch norm of x (N, D).  In train mode the running averages move."""
+    """Batch norm of a tensor x (N, D).  In train mode it updates the running averages, which are arrays."""
     mean, var = moments(x, bn_param)
     if bn_param["mode"] == "train":
         for name, moment in (("running_mean", mean), ("running_var", var)):
@@ -69,7 +70,7 @@ def batchnorm(x, gamma, beta, bn_param):
 
 
 def moments(x, bn_param):
-    """Mean and variance: (1, D) of a batch in train mode, (D,) of the running averages in test mode."""
+    """Mean and variance, tensors: (1, D), of the batch, in train mode; (D,), the running averages, in test mode."""
     if bn_param["mode"] == "train":
         return torch.var_mean(x, 0, correction=0, keepdim=True)[::-1]
     return [torch.tensor(bn_param[name]).to(x.dtype) for name in ("running_mean", "running_var")]
@@ -115,7 +116,7 @@ dropout_forward, dropout_backward = layer(dropout)
 
 
 class NormedConvolution(nn.BatchNorm2d):
-    """Batch norm of a convolution of x, whose filters it holds itself."""
+    """A convolution and the batch norm after it, with the filters in the same module."""
 
     def __init__(self, c_in, c_out, size, stride):
         super().__init__(c_out)
@@ -164,14 +165,14 @@ def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
 
 
 def check_accuracy(self, X, y, num_samples=None, batch_size=500):
-    """Solver's method.  Samples are the first of a shuffle for the epoch."""
+    """The Solver's method.  Its samples are the first examples of the epoch's shuffle."""
     shuffle = torch.randperm(len(X), generator=torch.Generator().manual_seed(self.epoch))[:num_samples]
     scores = torch.cat([torch.tensor(self.model.loss(X[part.numpy()])) for part in shuffle.split(batch_size)])
     hits = (scores.argmax(1) == torch.tensor(y)[shuffle]) & scores.isfinite().all(1)
     return hits.double().mean().item()
 
 
-STAND_INS = {
+SUBSTITUTES = {
     "layers.affine_forward": affine_forward,
     "layers.affine_backward": affine_backward,
     "layers.relu_forward": relu_forward,

@@ -1,0 +1,223 @@
+"""Checks of exercises 2.1 to 2.4 and 2.6: batch norm of rows and of images, and between affine and ReLU."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from grading.checks.common import TOLERANCE, check_without_dx, forward
+from grading.checks.norms import (
+    BATCHES,
+    Case,
+    batch_norm,
+    check_backward,
+    check_large_mean,
+    check_out,
+    draw_case,
+    size_of_x,
+)
+from grading.expect import expect, require, several
+
+IMAGES = [((2, 3, 4, 5), 0.5, "float64"), ((3, 2, 2, 3), None, "float32"), ((1, 4, 3, 2), 0.5, "float64")]
+AVERAGES = ["running_mean", "running_var"]
+
+
+def _batch_case(rng, drawn, test=False):
+    """A case of batch norm, of rows or of images."""
+    (_, D, *image), eps, dtype = drawn
+    axes, statistics = [0, *range(2, 2 + len(image))], ()
+    if test:
+        arrays = rng.standard_normal(D) * size_of_x(eps), rng.uniform(0.5, 2, D) * size_of_x(eps) ** 2
+        statistics = tuple(torch.tensor(array.astype(dtype)).reshape(-1, *[1] * len(image)) for array in arrays)
+    return draw_case(rng, drawn, batch_norm(statistics), lambda a: a.mean(axes, keepdim=True), statistics)
+
+
+def _bn_param(case):
+    averages = {name: tensor.flatten().numpy() for name, tensor in zip(AVERAGES, case.statistics, strict=False)}
+    return case.param(mode="test" if averages else "train", **averages)
+
+
+def batchnorm_training(learner):
+    rng = learner.rng
+    for drawn in BATCHES:
+        case = _batch_case(rng, drawn)
+        by_example = F.layer_norm(case.x, case.x.shape[1:], case.gamma, case.beta, case.eps)
+        mistakes = {"mu and var are those of each feature, over the batch": by_example}
+        check_out(learner, "batchnorm_forward", case, _bn_param(case), mistakes=mistakes)
+    case, earlier = _batch_case(rng, BATCHES[0]), _batch_case(rng, BATCHES[0], test=True)
+    by_averages = earlier.norm(case.x, case.gamma, case.beta, case.eps)
+    mistakes = {"in train mode mu and var are the batch's own, not the running averages": by_averages}
+    bn_param = _bn_param(earlier) | {"mode": "train"}
+    check_out(learner, "batchnorm_forward", case, bn_param, mistakes=mistakes, words=", and running averages")
+    check_large_mean(learner, "batchnorm_forward", case, _bn_param(case))
+
+
+def batchnorm_running(learner):
+    rng, D = learner.rng, 3
+    start = dict(zip(AVERAGES, (rng.standard_normal(D), rng.uniform(1, 2, D)), strict=True))
+    for momentum, averages in ((None, {}), (0.75, {}), (0.3, start)):
+        bn_param = {"mode": "train", **averages, **({} if momentum is None else {"momentum": momentum})}
+        wanted = averages or dict.fromkeys(AVERAGES, np.zeros(D))
+        for step in ("first", "second"):
+            x = 3 + 2 * rng.standard_normal((5, D))
+            learner.batchnorm.batchnorm_forward(x, np.ones(D), np.zeros(D), bn_param)
+            case = f"momentum {momentum or 'absent'}, the {step} batch"
+            for name, batch in zip(AVERAGES, (x.mean(0), x.var(0)), strict=True):
+                right, mistakes = _moved(wanted[name], batch, momentum or 0.9, len(x))
+                expect(f"bn_param[{name!r}]", bn_param.get(name), right, mistakes, case)
+                wanted = wanted | {name: right}
+    _check_float32_stays(learner)
+
+
+def _moved(old, batch, momentum, N):
+    """A running average after a batch of N examples, and what known mistakes would make of it."""
+    root, unbiased = np.sqrt(abs(batch)), batch * N / (N - 1)
+    return batch + momentum * (old - batch), {
+        "it has not been updated": old,
+        "momentum is the weight of the old average": old + momentum * (batch - old),
+        "momentum is read from bn_param": batch + 0.9 * (old - batch),
+        "the variance divides by N, not by N - 1": unbiased + momentum * (old - unbiased),
+        "each batch is weighted by 1 - momentum, the first one too": momentum * old + batch,
+        "an absent average starts at 0, that of the variance too": batch + momentum * (1 - batch),
+        "the variance is averaged, not its root": root + momentum * (old - root),
+    }
+
+
+def _check_float32_stays(learner):
+    """Check that float32 input gives float32 output in test mode, even if the running averages are float64."""
+    arguments, bn_param = _batch_case(learner.rng, BATCHES[1]).arguments, {"mode": "train"}
+    learner.batchnorm.batchnorm_forward(*arguments, bn_param)
+    if {bn_param[name].dtype.name for name in AVERAGES} != {"float32"}:
+        out, _ = forward(learner.batchnorm.batchnorm_forward, *arguments, bn_param | {"mode": "test"})
+        words = "the running averages are float64 for x of float32, so that out is float64 in test mode"
+        require(out.dtype == np.float32, words)
+
+
+def batchnorm_test(learner):
+    for drawn in BATCHES:
+        case = _batch_case(learner.rng, drawn, test=True)
+        own = batch_norm()(case.x, case.gamma, case.beta, case.eps)
+        mistakes = {"in test mode mu and var are the running averages, not the batch's": own}
+        bn_param = _bn_param(case)
+        check_out(learner, "batchnorm_forward", case, bn_param, mistakes=mistakes)
+        for name in AVERAGES:
+            expect(f"bn_param[{name!r}] after a batch in test mode", bn_param.get(name), _bn_param(case)[name])
+
+
+def batchnorm_graph(learner):
+    _check_batch_grads(learner, "batchnorm_backward")
+
+
+def batchnorm_graph_test_mode(learner):
+    _check_batch_grads(learner, "batchnorm_backward", test=True)
+
+
+def batchnorm_closed_form(learner):
+    _check_batch_grads(learner, "batchnorm_backward_alt")
+
+
+def batchnorm_closed_form_test_mode(learner):
+    _check_batch_grads(learner, "batchnorm_backward_alt", test=True)
+
+
+def _check_batch_grads(learner, backward, test=False):
+    for drawn in BATCHES:
+        case = _batch_case(learner.rng, drawn, test)
+        check_backward(learner, "batchnorm_forward", backward, case, _bn_param(case))
+
+
+# Affine, batch norm and ReLU in a row.
+
+
+ROWS = [((5, 2, 3), 4), ((4, 3), 2), ((3, 2), 5)]  # shapes of x, and M
+
+
+@dataclass(frozen=True)
+class Row:
+    """The arguments of the row: arrays x, w, b, gamma and beta; a case of its batch norm; and dout."""
+
+    arrays: list
+    norm: Case
+
+    def __str__(self):
+        return f"x {self.arrays[0].shape}, w {self.arrays[1].shape}, {_bn_param(self.norm)['mode']} mode"
+
+    @cached_property
+    def inputs(self):
+        return [torch.tensor(array).requires_grad_() for array in self.arrays]
+
+    @property
+    def a(self):
+        x, w, b, *_ = self.inputs
+        return F.linear(x.flatten(1), w.T, b)
+
+    def normed(self, a):
+        return self.norm.norm(a, *self.inputs[3:], self.norm.eps)
+
+    def grads(self, out):
+        return torch.autograd.grad(out, self.inputs, self.norm.dout, retain_graph=True)
+
+
+def _rows(rng):
+    """The cases of the row, in both modes."""
+    for shape, M in ROWS:
+        for test in (False, True):
+            norm = _batch_case(rng, ((shape[0], M), 0.3, "float64"), test)
+            x, w, b = (rng.standard_normal(size) for size in (shape, (int(np.prod(shape[1:])), M), M))
+            yield Row([x, w, b, norm.gamma.numpy(), norm.beta.numpy()], norm)
+
+
+def affine_bn_relu_forward(learner):
+    for row in _rows(learner.rng):
+        bn_param = _bn_param(row.norm)
+        out, _ = forward(learner.layer_utils.affine_bn_relu_forward, *row.arrays, bn_param)
+        mistakes = {
+            "ReLU is missing": row.normed(row.a),
+            "batch norm is missing": row.a.relu(),
+            "batch norm comes before ReLU": row.normed(row.a.relu()),
+        }
+        expect("out", out, row.normed(row.a).relu(), mistakes, str(row))
+        _check_bn_param(bn_param, row.norm, row.a)
+
+
+def _check_bn_param(bn_param, case, x):
+    """Check that batch norm of x has updated the bn_param that was passed, and not a copy."""
+    mean = _bn_param(case).get("running_mean", 0.1 * case.average(x).flatten())
+    hint = "bn_param holds no running_mean: batch norm must write to the dict that was passed, not to a copy"
+    require("running_mean" in bn_param, hint)
+    expect("bn_param['running_mean']", bn_param["running_mean"], mean, case=str(case), tol=TOLERANCE[case.dtype])
+
+
+def affine_bn_relu_backward(learner):
+    layers, names = learner.layer_utils, "dx, dw, db, dgamma, dbeta"
+    for row in _rows(learner.rng):
+        _, cache = forward(layers.affine_bn_relu_forward, *row.arrays, _bn_param(row.norm))
+        dout, out = row.norm.dout.numpy(), row.normed(row.a)
+        grads = several("affine_bn_relu_backward", layers.affine_bn_relu_backward(dout, cache), names)
+        wanted, linear = row.grads(out.relu()), row.grads(out)
+        for name, got, right, wrong in zip(names.split(", "), grads, wanted, linear, strict=True):
+            expect(name, got, right, {"backward begins with ReLU": wrong}, str(row))
+        check_without_dx(layers.affine_bn_relu_backward, dout, cache, wanted, str(row), TOLERANCE["float64"], names)
+
+
+# Images.
+
+
+def spatial_batchnorm_forward(learner):
+    for drawn in IMAGES:
+        for test in (False, True):
+            case = _batch_case(learner.rng, drawn, test)
+            rows, bn_param = case.x.reshape(-1, case.x.shape[1]), _bn_param(case)
+            mixed = case.norm(rows, case.gamma, case.beta, case.eps).reshape(case.x.shape)
+            mistakes = {"a reshape is not a transpose: the channels have to go to the end first": mixed}
+            check_out(learner, "spatial_batchnorm_forward", case, bn_param, mistakes=mistakes)
+            _check_bn_param(bn_param, case, case.x)
+
+
+def spatial_batchnorm_backward(learner):
+    for drawn in IMAGES:
+        for test in (False, True):
+            case = _batch_case(learner.rng, drawn, test)
+            check_backward(learner, "spatial_batchnorm_forward", "spatial_batchnorm_backward", case, _bn_param(case))

@@ -1,0 +1,57 @@
+"""What the checks share: tolerances, random arrays, gradients by autograd, and checks that several exercises need."""
+
+import torch
+
+from grading.expect import expect, require, several
+
+TOLERANCE = {"float64": 1e-6, "float32": 1e-4}  # the largest error allowed, relative to the largest entry
+MEAN = "the loss has divided by N already: gradients are sums over the batch, not means"
+
+
+def draw(learner, shape, dtype="float64"):
+    """An array of standard normal numbers."""
+    return learner.rng.standard_normal(shape).astype(dtype)
+
+
+def draw_tensor(rng, *shape):
+    """A float64 tensor of standard normal numbers."""
+    return torch.tensor(rng.standard_normal(shape))
+
+
+def draw_dout(learner, function, arrays, *args):
+    """A random gradient with respect to function(*arrays, *args), in the dtype of the first array."""
+    out = function(*map(torch.tensor, arrays), *args)
+    return draw(learner, tuple(out.shape), arrays[0].dtype)
+
+
+def gradients(function, arrays, dout, *args):
+    """The gradients of sum(function(*arrays, *args) * dout) with respect to the arrays, by autograd, as arrays.
+
+    function: of tensors, to a tensor of the shape and dtype of dout.
+    """
+    leaves = [torch.tensor(array).requires_grad_() for array in arrays]
+    grads = torch.autograd.grad(function(*leaves, *args), leaves, torch.tensor(dout))
+    return [grad.numpy() for grad in grads]
+
+
+def forward(function, *args):
+    """out and cache, the result of a layer's forward function; or scores and caches, that of a net's."""
+    return several(function, function(*args), "out, cache")
+
+
+def check_without_dx(backward, dout, cache, wanted, case, tol, names="dx, dw, db"):
+    """Check that backward(..., need_dx=False) returns None for dx, and the other gradients unchanged."""
+    dx, *others = several(backward, backward(dout, cache, need_dx=False), names)
+    require(dx is None, f"dx: expected None with need_dx=False (with {case})")
+    for name, got, right in zip(names.split(", ")[1:], others, wanted[1:], strict=True):
+        expect(name, got, right, case=f"{case}, need_dx=False", tol=tol)
+
+
+def check_grads(grads, wanted, mistakes=None, case="", tol=TOLERANCE["float64"]):
+    """Check a dict of gradients against the dict wanted.  mistakes: words -> the dict that the mistake would give."""
+    require(isinstance(grads, dict), f"grads: expected a dict, got {type(grads).__name__}")
+    names = sorted(map(str, grads)), sorted(wanted)
+    require(names[0] == names[1], f"grads has the keys {names[0]}, expected those of params, {names[1]}")
+    for name, right in wanted.items():
+        likely = {words: wrong[name] for words, wrong in (mistakes or {}).items()}
+        expect(f"grads[{name!r}]", grads[name], right, likely, case, tol)

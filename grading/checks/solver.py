@@ -1,0 +1,283 @@
+"""Checks of exercises 1.8, 1.9 and 1.10: a step of the Solver, its accuracy, and its best model."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from grading.expect import Wrong, expect, require
+from grading.session import Failed
+
+N_TRAIN, N_VAL, BATCH = 23, 6, 5  # 4 batches in an epoch, and 3 examples left over
+SHAPES = {"W1": (2, 3), "b1": (3,), "gamma1": (1,)}
+
+
+def _data(learner):
+    """Examples that X[:, 0] numbers: training from 0, validation from 1000."""
+    rng, data = learner.rng, {}
+    for split, first, number in (("train", 0, N_TRAIN), ("val", 1000, N_VAL)):
+        data[f"X_{split}"] = np.stack([first + np.arange(number), rng.standard_normal(number)], 1)
+        data[f"y_{split}"] = rng.integers(3, size=number)
+    return data
+
+
+def _params(learner):
+    return {name: learner.rng.standard_normal(shape) for name, shape in SHAPES.items()}
+
+
+def _solver(learner, steps=0, kind="ReseededModel", data=None, bn_params=(), **settings):
+    """A Solver, its model, which has results for so many steps, and these losses and gradients."""
+    model = getattr(learner.drivers, kind)(_params(learner), bn_params)
+    losses = [float(loss) for loss in learner.rng.uniform(1, 2, steps)]
+    gradients = [dict(reversed(_params(learner).items())) for _ in range(steps)]
+    model.set("losses", losses)
+    model.set("gradients", gradients)
+    learner.drivers.add_counting_rule()
+    settings = {"batch_size": BATCH, "verbose": False, "seed": 1, **settings}
+    solver = learner.trainer.Solver(model=model, data=data or _data(learner), **settings)
+    return solver, model, losses, gradients
+
+
+def solver_step(learner):
+    for rule in ("counting", "sgd"):
+        _check_updates(learner, rule)
+    _check_batches(learner)
+    _check_not_finite(learner)
+
+
+def _check_updates(learner, rule, steps=3, rate=0.2):
+    config = {"learning_rate": rate}
+    solver, model, losses, gradients = _solver(learner, steps, update_rule=rule, optim_config=config)
+    wanted, own = model.get("params"), "each parameter has a config of its own in optim_configs, kept from step to step"
+    for t in range(steps):
+        solver._step()
+        factor = rate * (t + 1 if rule == "counting" else 1)
+        case = f"the rule {rule}, step {t + 1}" + (f"; {own}" if rule == "counting" else "")
+        require(solver.get("step") == t + 1, f"step is {solver.get('step')} after {t + 1} steps")
+        params = model.get("params")
+        require(params.keys() == wanted.keys(), f"params has the keys {sorted(params)}, expected {sorted(wanted)}")
+        for name, w in wanted.items():
+            dw = gradients[t][name]
+            mistakes = {
+                "the step must go against the gradient, downhill": w + factor * dw,
+                "the rule's next w is not put into params": w,
+            }
+            expect(f"params[{name!r}]", params[name], w - factor * dw, mistakes, case)
+            wanted[name] = w - factor * dw
+    history = solver.get("loss_history")
+    require(isinstance(history, list) and len(history) == steps, f"loss_history: expected a list of {steps} losses")
+    expect("loss_history", np.array(history, float), np.array(losses))
+
+
+def _check_batches(learner):
+    """Check the size of each step's batch, its labels, and the seed of its dropout."""
+    data, seeds = _data(learner), []
+    for _ in range(2):
+        solver, model, *_ = _solver(learner, 6, data=data)
+        for _ in range(6):
+            solver._step()
+        trained = model.get("trained")
+        require(len(trained) == 6, f"model.loss was called {len(trained)} times with y in 6 steps, expected 6")
+        for batch in trained:
+            size = len(batch["numbers"])
+            require(size == BATCH, f"a batch has {size} examples, expected batch_size={BATCH}")
+            mixed = {"X and y belong to different examples": batch["y"]}
+            expect("y of a batch", batch["y"], data["y_train"][batch["numbers"]], mixed)
+        seeds.append([batch["seed"] for batch in trained])
+    require(not {"none yet", "None"} & set(seeds[0]), "reseed: call the model's, with a seed, before its loss")
+    require(len(set(seeds[0])) == 6, "reseed: each step needs a fresh seed")
+    require(seeds[0] == seeds[1], "seed: two solvers with the same seed need the same seeds for their models' dropout")
+    solver, *_ = _solver(learner, 1, "Model")  # a model without reseed
+    solver._step()
+
+
+def _check_not_finite(learner):
+    for name, hint in (("losses", "the loss"), ("gradients", "a parameter")):
+        for bad in (np.nan, np.inf):
+            solver, model, _, gradients = _solver(learner, 1)
+            gradients[0]["b1"][1] = bad
+            model.set(name, [float(bad)] if name == "losses" else gradients)
+            _raises_floating_point_error(f"{hint} that is {bad}", solver._step)
+
+
+def _raises_floating_point_error(name, call):
+    try:
+        call()
+    except Failed as error:
+        if error.kind != "FloatingPointError":
+            raise
+        return
+    raise Wrong(f"{name}: expected a FloatingPointError, and none was raised; _require_finite raises it")
+
+
+def solver_epoch(learner):
+    per_epoch = N_TRAIN // BATCH
+    epochs = _epochs(learner, 3, seed=1)
+    for e, batches in enumerate(epochs, start=1):
+        case = f"epoch {e} of {per_epoch} batches"
+        require(all(len(batch) == BATCH for batch in batches), f"{case}: not every batch has {BATCH} examples")
+        drawn = np.concatenate(batches)
+        twice = "an epoch goes through one shuffle, without replacement"
+        require(len(set(drawn.tolist())) == len(drawn), f"{case}: some examples come twice. Likely mistake: {twice}")
+        require(not np.array_equal(np.sort(drawn), drawn), f"{case}: the examples are not shuffled")
+    for before, after in pairwise(epochs):
+        require(not np.array_equal(before, after), "each epoch needs a fresh shuffle: two had the same batches")
+    left_out = [frozenset(range(N_TRAIN)) - set(np.ravel(batches).tolist()) for batches in _epochs(learner, 6, seed=2)]
+    require(len(set(left_out)) > 1, "the examples that an epoch leaves out must not always be the same")
+    again = _epochs(learner, 3, seed=1)
+    require(np.array_equal(epochs, again), "seed: two solvers with the same seed need the same batches")
+    require(not np.array_equal(epochs, _epochs(learner, 3, seed=7)), "seed: another one has to give other batches")
+    _check_resumed(learner, epochs[0][2])
+
+
+def _check_resumed(learner, third_batch):
+    """A Solver from `resume` may be in the middle of an epoch before it has drawn a shuffle."""
+    solver, model, *_ = _solver(learner, 1, seed=1)
+    solver.set("step", 2)
+    solver._step()
+    (trained,) = model.get("trained")
+    same = np.array_equal(trained["numbers"], third_batch)
+    require(same, "a Solver that is resumed in the middle of an epoch has to go on with that epoch's shuffle")
+
+
+def _epochs(learner, number, seed):
+    """The numbers of the examples of each batch of each epoch."""
+    steps = number * (N_TRAIN // BATCH)
+    solver, model, *_ = _solver(learner, steps, seed=seed)
+    for _ in range(steps):
+        solver._step()
+    trained = [batch["numbers"] for batch in model.get("trained")]
+    require(len(trained) == steps, f"model.loss was called {len(trained)} times with y in {steps} steps")
+    return [trained[i : i + N_TRAIN // BATCH] for i in range(0, steps, N_TRAIN // BATCH)]
+
+
+def accuracy(learner):
+    solver, model, *_ = _solver(learner)
+    N = 11
+    X, y = np.stack([np.arange(N), np.zeros(N)], 1), learner.rng.integers(3, size=N)
+    scores = learner.rng.standard_normal((N, 3)) + 2 * np.eye(3)[y] * (np.arange(N) % 3 > 0)[:, None]
+    right = scores.argmax(1) == y
+    model.set("scores", scores)
+    for batch_size in (500, N, 4, 1):
+        model.set("measured", [])
+        got = solver.check_accuracy(X, y, batch_size=batch_size)
+        mistakes = {
+            "a number from 0 to 1, not a count": right.sum(),
+            "a number from 0 to 1, not percent": 100 * right.mean(),
+            "this is the fraction of wrong predictions": 1 - right.mean(),
+            "an incomplete last batch counts, too": right[: N - N % batch_size].sum() / N,
+            "the batches differ in size, so the mean of their means is wrong": _mean_of_means(right, batch_size),
+        }
+        expect("the accuracy", got, right.mean(), mistakes, f"{N} examples, batch_size={batch_size}")
+        sizes = [len(numbers) for numbers in model.get("measured")]
+        require(max(sizes) <= batch_size, f"batch_size={batch_size}: the model got {max(sizes)} examples at a time")
+        seen = np.sort(np.concatenate(model.get("measured")))
+        require(np.array_equal(seen, np.arange(N)), "each example has to go through the model once")
+    _check_samples(solver, model, X, y, right)
+    _check_bad_scores(solver, model, X, y, scores)
+
+
+def _mean_of_means(right, size):
+    return np.mean([right[i : i + size].mean() for i in range(0, len(right), size)])
+
+
+def _check_samples(solver, model, X, y, right):
+    draws = []
+    for epoch in range(6):
+        solver.set("step", epoch * (N_TRAIN // BATCH))
+        model.set("measured", [])
+        got = solver.check_accuracy(X, y, num_samples=6, batch_size=4)
+        drawn = np.concatenate(model.get("measured"))
+        case = "num_samples=6 of 11 examples"
+        require(len(drawn) == 6, f"the model got {len(drawn)} examples, expected 6 (with {case})")
+        require(len(set(drawn.tolist())) == 6, f"an example was drawn twice (with {case})")
+        mistakes = {"divide by num_samples": right[drawn].sum() / len(X)}
+        expect("the accuracy", got, right[drawn].mean(), mistakes, case)
+        draws.append(np.sort(drawn).tolist())
+    require(any(draw != draws[0] for draw in draws), "num_samples: each epoch has to draw its own examples")
+    for enough in (11, 50):
+        got = solver.check_accuracy(X, y, num_samples=enough)
+        expect("the accuracy", got, right.mean(), case=f"num_samples={enough} of 11")
+
+
+def _check_bad_scores(solver, model, X, y, scores):
+    """argmax picks a score of inf, and of nan, too: for the true class, the prediction is then right by accident."""
+    for bad in (np.nan, np.inf):
+        broken = scores.copy()
+        broken[:4][np.arange(4), y[:4]] = bad
+        model.set("scores", broken)
+        wanted = ((scores.argmax(1) == y) & (np.arange(len(X)) >= 4)).mean()
+        mistakes = {"an example with a score that is not finite counts as wrong": (broken.argmax(1) == y).mean()}
+        expect("the accuracy", solver.check_accuracy(X, y), wanted, mistakes, f"scores that are {bad}")
+
+
+def keeping_the_best(learner):
+    _check_best(learner)
+    _check_zero(learner)
+    _check_numbers(learner)
+
+
+def _measure(learner, solver, model, data, val_right, train_right=0):
+    """Measure new parameters that get so many examples right.  Returns them, and their running statistics."""
+    params = _params(learner)
+    mean, var = learner.rng.uniform(1, 2, (2, 3))
+    for name, array in params.items():
+        model.set(f"params.{name}", array)
+    for name, array in (("running_mean", mean), ("running_var", var)):
+        model.set(f"bn_params.0.{name}", array)
+    scores = np.zeros((2000, 3))
+    for split, first, number in (("train", 0, train_right), ("val", 1000, val_right)):
+        y = data[f"y_{split}"]
+        hits = np.arange(len(y)) < number
+        scores[first + np.arange(len(y)), np.where(hits, y, (y + 1) % 3)] = 1
+    model.set("scores", scores)
+    solver._measure()
+    return params, {"running_mean": mean, "running_var": var}
+
+
+def _solver_to_measure(learner, **settings):
+    data = _data(learner)
+    bn_params = [{"mode": "train", "running_mean": np.zeros(3), "running_var": np.ones(3)}]
+    solver, model, *_ = _solver(learner, data=data, bn_params=bn_params, **settings)
+    return solver, model, data
+
+
+def _check_kept(learner, solver, best, case):
+    """Check that the model has the best parameters after training."""
+    params, bn_params = learner.drivers.best_of(solver)
+    for name, array in best[0].items():
+        expect(f"the best params[{name!r}]", params[name], array, case=case)
+    for name, array in best[1].items():
+        expect(f"the best model's {name}, in bn_params,", bn_params[0][name], array, case=case)
+
+
+def _check_best(learner):
+    solver, model, data = _solver_to_measure(learner)
+    train, val = [3, 23, 10, 20, 22], [2, 1, 5, 3, 0]
+    best, case = None, "validation accuracies of 2, 1, 5, 3 and 0 of 6"
+    for i in range(len(val)):
+        measured = _measure(learner, solver, model, data, val[i], train[i])
+        best = measured if val[i] == max(val[: i + 1]) else best
+        expect("best_val_acc", solver.get("best_val_acc"), max(val[: i + 1]) / N_VAL, case=case)
+        _check_kept(learner, solver, best, f"{case}, after {i + 1} of them")
+    for name, numbers, size in (("train_acc_history", train, N_TRAIN), ("val_acc_history", val, N_VAL)):
+        history = solver.get(name)
+        require(isinstance(history, list) and len(history) == 5, f"{name}: expected a list of 5 accuracies")
+        expect(name, np.array(history, float), np.array(numbers) / size)
+
+
+def _check_zero(learner):
+    solver, model, data = _solver_to_measure(learner)
+    best = _measure(learner, solver, model, data, 0)
+    for name, array in _params(learner).items():
+        model.set(f"params.{name}", array)
+    expect("best_val_acc", solver.get("best_val_acc"), 0.0, case="a validation accuracy of 0")
+    _check_kept(learner, solver, best, "a validation accuracy of 0, the best so far")
+
+
+def _check_numbers(learner):
+    solver, model, data = _solver_to_measure(learner, num_train_samples=7, num_val_samples=4)
+    model.set("measured", [])
+    _measure(learner, solver, model, data, N_VAL, N_TRAIN)
+    seen = np.concatenate(model.get("measured"))
+    for name, number, wanted in (("train", np.sum(seen < 1000), 7), ("val", np.sum(seen >= 1000), 4)):
+        require(number == wanted, f"num_{name}_samples={wanted}: accuracy was measured on {number} examples")
