@@ -50,7 +50,10 @@ def read_json(path):
 
 
 def write_csv(path, rows, columns=None):
-    """Write rows, dicts, as a table under a line of their keys, columns (None: those of the first); as `atomic_write`."""
+    """Write rows, dicts, as a table under a line of their keys; as `atomic_write`.
+
+    columns: the keys, in order (None: those of the first row).
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
     writer.writeheader()
