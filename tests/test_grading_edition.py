@@ -285,17 +285,8 @@ def test_the_given_tests_pass_and_each_open_part_fails_with_the_message_of_its_e
         "COLUMNS": "1000",  # a failure's message is on one line with its name
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take 3 s to import
     }
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "tests",
-        "-q",
-        "-o",
-        "addopts=-ra --strict-markers",
-        "-p",
-        "no:cacheprovider",
-    ]
+    options = ["-q", "-ra", "-o", "addopts=", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "tests", *options]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
     failed = re.findall(
         r"^FAILED tests/test_exercises.py::test_exercise\[(\S+)\] - Failed: (.*)", done.stdout, re.MULTILINE

@@ -30,7 +30,7 @@ class Submission:
 def read_submissions(folder, out):
     """The submissions in a folder, sorted by name, and the names of the files that are not submissions.
 
-    The folder out may lie there too, and is none either.
+    The folder out may be in it too; it is not a submission either.
     """
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__MACOSX"))]
     files = [path for path in entries if path.is_dir() or path.suffix.lower() == ".zip"]
