@@ -14,7 +14,8 @@ from itertools import count
 from pathlib import Path
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["pytest", "tqdm.auto", "cs231n.trainer", "cs231n.pytorch_cifar10"])
+IMPORTED = ["pytest", "tqdm.auto", "cs231n.trainer", "cs231n.pytorch_cifar10", "torch._inductor"]  # optimizers need it
+FORKSERVER.set_forkserver_preload(IMPORTED)
 
 
 class Child:
