@@ -6,12 +6,14 @@ batch norm, too, uses the mean and the variance of the whole batch, which `synch
 statistics of each share, the result would depend on the number of processes.
 """
 
+import gc
 import os
 from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # imported before a group exists: its functions keep the group of their import as a default
 from torch import nn
 
 KINDS = "cuda", "mps", "cpu"
@@ -112,6 +114,7 @@ def processes(device):
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     yield
+    gc.collect()  # the run's cycles hold the group; a group that is held keeps threads that can abort Python's exit
     dist.destroy_process_group()  # not after an error: it could wait for a process that has ended
 
 

@@ -1,11 +1,21 @@
 """Settings and fixtures of the tests."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+pytest.register_assert_rewrite("children", "small_run")
 
 # The same examples at every run, here and in CI, and no deadline on a busy machine.
 settings.register_profile("cs231n", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("cs231n")
+
+
+@pytest.fixture
+def fast_disk(monkeypatch):
+    """Files that are not forced onto the disk: no power fails here, and waiting for it would take most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")

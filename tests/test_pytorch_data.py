@@ -1,4 +1,4 @@
-"""The images of a run: batches on the device, and torchvision's way to the like of them."""
+"""The images of a run: batches on the device, and the same through torchvision."""
 
 from itertools import pairwise, product
 
@@ -214,10 +214,10 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch, way):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, where torch has threads
 def test_the_number_of_workers_changes_nothing():
     images = one_label_each(24)
+    alone, shared = (TorchvisionBatches(images, 8, 4, seed=0, workers=workers) for workers in (0, 2))
     for number in (0, 1):
-        alone = epoch_of(TorchvisionBatches(images, 8, 4, seed=0), number)
-        shared = epoch_of(TorchvisionBatches(images, 8, 4, seed=0, workers=2), number)
-        assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(epoch_of(alone, number), epoch_of(shared, number), strict=True))
+    shared.loader = None  # ends the workers now; the garbage collector would wait 5 seconds for each
 
 
 def test_torchvisions_batches_leave_the_generator_that_all_share_alone():
