@@ -400,7 +400,7 @@ def test_when_a_process_dies_the_other_ends_with_one_clear_line_and_the_run_can_
         assert second.exit_status() == -signal.SIGKILL
         assert first.exit_status() == 1
     assert "Traceback" not in stderr.read_text()
-    assert stderr.read_text().splitlines()[-1].startswith("Another process is lost: ")
+    assert stderr.read_text().splitlines()[-1].startswith("Another process failed: ")
     assert files.load(folder / "last.pt", "cpu")["progress"]["epoch"] == 1
     assert main([*RUN, "--output-dir", str(folder), "--resume"]) == 0
     assert [row["epoch"] for row in read_csv(folder / "log.csv")] == ["1", "2", "3"]
