@@ -9,8 +9,8 @@ from cs231n.layers import softmax_loss
 class SoftmaxNet:
     """A net whose subclass adds its layers, and goes through them in `_forward` and `_backward`.
 
-    reg: strength of the L2 penalty 0.5 * reg * sum(W * W), on the weights alone.  dtype: float32 or float64, that of
-    all parameters and of what the net computes.  Raises ValueError for another dtype, and for a negative reg or
+    reg: strength of the L2 penalty 0.5 * reg * sum(W * W), on the weights alone.  dtype: float32 or float64, for
+    the parameters and all that the net computes.  Raises ValueError for another dtype, and for a negative reg or
     weight_scale.
     params: name -> array: W1, b1, gamma1, beta1, W2, ...  bn_params: a list with a dict for each normalization layer.
     """

@@ -405,7 +405,7 @@ def test_spatial_batchnorm_test_mode_uses_gamma_and_beta():
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 2, 3), (3, 2, 1, 0)])
 def test_images_may_lie_in_memory_in_any_order_and_are_not_written_to(order):
-    """_pixels is a view, not a copy, where each channel already lies in one piece."""
+    """_pixels is a view, not a copy, where each channel is already contiguous."""
     (x, gamma, beta), dout = draw_images()
     expected = spatial_batchnorm_forward(x, gamma, beta, {"mode": "train"})
     expected_grads = spatial_batchnorm_backward(dout, expected[1])

@@ -1,4 +1,4 @@
-"""The student edition: whole, without solutions, and worth exactly the points of what is put back."""
+"""The student edition: whole, without solutions, and worth exactly the points of the solutions that are put back."""
 
 import ast
 import filecmp
@@ -111,7 +111,7 @@ def names(code):
 
 
 def functions(value):
-    """The functions that a global name stands for: one, or those of a table."""
+    """The functions that a global name refers to: one, or those of a table."""
     if isinstance(value, types.FunctionType):
         yield value
     elif isinstance(value, dict | tuple):

@@ -31,7 +31,7 @@ whole = pytest.mark.skipif(bool(sandbox.not_enforced()), reason="needs Landlock 
 
 
 def with_body(function, body):
-    """The module of a function, in which body stands for its solution.  "RIGHT" in body is that solution."""
+    """The module of a function, in which body replaces its solution.  "RIGHT" in body is that solution."""
     source = REFERENCE[function.split(".")[0]]
     lines, statements = source.splitlines(), solution(source, function, GIVEN)
     start, end = statements[0].lineno - 1, statements[-1].end_lineno
@@ -63,7 +63,7 @@ def grade(folder, *ids, seconds=2):
 
 @pytest.fixture(scope="module")
 def in_threads():
-    """Start no workers, each of which imports PyTorch anew."""
+    """Start no workers, each of which imports PyTorch again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(submissions, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
         yield
@@ -71,7 +71,7 @@ def in_threads():
 
 # --- attacks in affine_forward, exercise 1.1; momentum, 1.11, is graded all the same ---
 
-ATTACKS = {  # what stands in affine_forward's place: it earns nothing.  Of what could harm this machine, a little
+ATTACKS = {  # each replaces affine_forward and earns nothing.  What could harm this machine is kept small
     "infinite-loop": "while True: pass",
     "sleep": "import time; time.sleep(1000)",
     "os-exit": "import os; os._exit(0)",
@@ -251,7 +251,7 @@ def _is_a_submission(process):
         return False
 
 
-# --- attacks on a whole module, and on what lies beside ---
+# --- attacks on a whole module, and on the files beside it ---
 
 BENEATH = {  # in place of a module: what 1.1 and 1.2, in layers, and 1.5, in layer_utils, earn
     "endless-import": ({"layers": "import time; time.sleep(1000)"}, (0, 0, 2)),

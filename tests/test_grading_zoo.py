@@ -1,7 +1,7 @@
 """The graders' grade: wrong solutions, each a mistake that a learner may make, and each caught by its exercise's check.
 
 tests/zoo/*.toml has them.  exercise and part: where it must be caught.  function: where the reference is changed, from
-old, which stands there once, to new.  hint: words that the hint must have.
+old, which occurs there once, to new.  hint: words that the hint must have.
 
 That none of them fails another exercise is shown by test_grading_edition.py for all at once: there an exercise earns
 its points while the functions of all others raise an error.
@@ -53,7 +53,7 @@ def changed(function, old, new):
     node = cut_code.find(cut_code.tree(REFERENCE[module]), function)
     before, body, after = lines[: node.lineno - 1], lines[node.lineno - 1 : node.end_lineno], lines[node.end_lineno :]
     body = "".join(body)
-    assert body.count(old) == 1, f"{old!r} stands {body.count(old)} times in {function}"
+    assert body.count(old) == 1, f"{old!r} occurs {body.count(old)} times in {function}"
     return {module: "".join([*before, body.replace(old, new), *after])}
 
 

@@ -1,4 +1,4 @@
-"""The table of what each idea of speedrun brings."""
+"""The table of what each idea of speedrun adds."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""The two residual nets: their shapes, their first weights, and what their layers hand on."""
+"""The two residual nets: their shapes, their first weights, and the outputs of their layers."""
 
 import pytest
 import torch

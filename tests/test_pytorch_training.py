@@ -1,4 +1,4 @@
-"""A run: what it learns, what it writes, and that it goes on where it was stopped."""
+"""A run: what it learns, what it writes, and that it continues where it was stopped."""
 
 import os
 from dataclasses import replace
@@ -382,20 +382,20 @@ def test_best_has_what_predict_needs_and_not_what_resume_does(images, tmp_path):
 
 
 def test_tensorboard_gets_each_epochs_values(images, tmp_path, monkeypatch):
-    told = []
+    written = []
 
     class Writer:
         def add_scalar(self, name, value, step):
-            told.append((name, step))
+            written.append((name, step))
 
         def close(self):
-            told.append("closed")
+            written.append("closed")
 
     made = []
     monkeypatch.setattr(files, "tensorboard_writer", lambda *where: made.append(where) or Writer())
     trained(replace(TINY, epochs=2), images, tmp_path)
-    assert told.pop() == "closed"
-    assert sorted(told) == sorted((name, step) for step in (1, 2) for name in COLUMNS[1:])
+    assert written.pop() == "closed"
+    assert sorted(written) == sorted((name, step) for step in (1, 2) for name in COLUMNS[1:])
     again = Training(replace(TINY, epochs=2), *images, tmp_path)
     again.resume()
     again.run(verbose=False)

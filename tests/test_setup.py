@@ -1,4 +1,4 @@
-"""What make says and does, that the lists of packages agree, and that the installed package stands alone."""
+"""What make says and does; that the lists of packages agree; that the installed package works without its project."""
 
 import os
 import re

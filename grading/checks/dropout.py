@@ -65,7 +65,10 @@ def _check_draws(learner, x):
     require(differ(draw(seed=1), draw(seed=2)), "out: two calls with different seeds drop the same units")
     one, other = (learner.drivers.generator(3) for _ in range(2))
     first, second = draw(rng=one), draw(rng=one)
-    require(differ(first, second), "out: two calls with the same rng drop the same units; the rng goes on drawing")
+    require(
+        differ(first, second),
+        "out: two calls with the same rng drop the same units; the rng has to advance",
+    )
     require(not differ(first, draw(rng=other)), "out: the mask is not drawn by the rng in dropout_param")
     after = []
     for _ in range(2):

@@ -26,7 +26,12 @@ from pathlib import Path
 
 GRADING = Path(__file__).parents[1]  # holds child.py and drivers.py
 PACKAGES = ("numpy", "numpy.libs", "threadpoolctl", "tqdm", "filelock")  # all that the NumPy core imports
-BESIDE_TORCH = ("cs231n", "__editable__", "scipy", "torchvision")  # beginnings of what a PyTorch exercise must not see
+BESIDE_TORCH = (
+    "cs231n",
+    "__editable__",
+    "scipy",
+    "torchvision",
+)  # prefixes of what a PyTorch exercise must not see
 
 # Constants of Linux that Python does not name.
 PR_SET_PDEATHSIG, PR_GET_SECCOMP, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 21, 22, 38  # operations of prctl

@@ -182,7 +182,7 @@ def main(argv=None):
     except ValueError as error:
         parser.error(str(error))
     except (KeyboardInterrupt, BrokenExecutor):
-        sys.exit("stopped: finished reports are kept, and the same command goes on from there")
+        sys.exit("stopped: finished reports are kept, and the same command continues from there")
     for name in others:
         print(f"{name!r} is neither a folder nor a .zip, and was left out", file=sys.stderr)
     for name, why in failed.items():

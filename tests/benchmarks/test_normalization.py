@@ -11,7 +11,7 @@ first entry of out or dx is known, so that the inputs are read twice.
 
 No row is a whole number of memory pages long, such as 1024 float32.  On an AMD Zen 3 such rows make NumPy's
 `matrix * vector`, which the graph, the formula and ours all need, 5 to 8 times slower for hundreds of calls, and then
-fast again; rows of 1000 or 1040 never.  The likely cause: where each row lies on the same offset in its page, the
+fast again; rows of 1000 or 1040 never.  The likely cause: where each row has the same offset in its page, the
 processor takes a load of the vector for a reload of what it has just stored.
 """
 
