@@ -210,7 +210,7 @@ def bad_archives():
     }
 
 
-def test_a_cut_download_goes_on_at_the_next_mirror(tmp_path, mirrors, host):
+def test_a_cut_download_continues_at_the_next_mirror(tmp_path, mirrors, host):
     mirrors("cut", "good")
     fetch_cifar10(tmp_path)
     assert_whole(tmp_path)
@@ -224,7 +224,7 @@ def test_a_host_that_keeps_cutting_is_asked_for_the_rest(tmp_path, mirrors, host
     assert host.downloads == [("/cut", 0), ("/cut", CUT), ("/cut", 2 * CUT)]
 
 
-def test_a_stalled_download_goes_on_at_the_next_mirror(tmp_path, mirrors, host):
+def test_a_stalled_download_continues_at_the_next_mirror(tmp_path, mirrors, host):
     mirrors("stalling", "good")
     fetch_cifar10(tmp_path)
     assert_whole(tmp_path)
@@ -241,7 +241,7 @@ def test_a_slow_mirror_is_left_for_the_next(tmp_path, mirrors, host, monkeypatch
     assert [path for path, _ in host.downloads] == ["/slow", "/good"]
 
 
-def test_a_slow_mirror_serves_where_there_is_no_other(tmp_path, mirrors, host, monkeypatch):
+def test_a_slow_mirror_is_used_where_there_is_no_other(tmp_path, mirrors, host, monkeypatch):
     monkeypatch.setattr(cifar10, "SLOW", 1e9)
     mirrors("slow")
     fetch_cifar10(tmp_path)
@@ -256,7 +256,7 @@ def test_a_host_without_range_sends_all_of_it_again(tmp_path, mirrors, host):
     assert_whole(tmp_path)
 
 
-def test_a_host_that_brings_nothing_new_ends_it(tmp_path, mirrors, host):
+def test_a_host_that_sends_nothing_new_ends_the_download(tmp_path, mirrors, host):
     host.archives["rangeless"] = ARCHIVE[:CUT]
     mirrors("rangeless-cut", "rangeless")
     with pytest.raises(DownloadError):
@@ -266,7 +266,7 @@ def test_a_host_that_brings_nothing_new_ends_it(tmp_path, mirrors, host):
 
 
 @pytest.mark.parametrize("part", [b"not an archive", ARCHIVE + b"and more", bytes(len(ARCHIVE))])
-def test_a_damaged_beginning_is_thrown_away(tmp_path, mirrors, part):
+def test_a_damaged_partial_download_is_discarded(tmp_path, mirrors, part):
     (tmp_path / "cifar-10-python.tar.gz.part").write_bytes(part)
     mirrors("good")
     fetch_cifar10(tmp_path)
@@ -309,7 +309,7 @@ def test_two_processes_share_one_download(tmp_path, host):
     assert host.downloads == [("/slow", 0)]
 
 
-def test_a_killed_download_goes_on_where_it_was(tmp_path, host, mirrors):
+def test_a_killed_download_continues_where_it_stopped(tmp_path, host, mirrors):
     child = start_child(tmp_path, host("slow"))
     part = tmp_path / "cifar-10-python.tar.gz.part"
     while not (part.exists() and part.stat().st_size > 20_000):
@@ -389,7 +389,7 @@ def test_hosts_that_do_not_answer_cost_one_wait_for_all(tmp_path, mirrors):
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_a_local_archive_serves(tmp_path, monkeypatch, form):
+def test_a_local_archive_is_used(tmp_path, monkeypatch, form):
     local = tmp_path / "with space.tar.gz"
     local.write_bytes(ARCHIVE)
     named = form.format(str(local).replace(" ", "%20") if "file" in form else local)
@@ -658,7 +658,7 @@ def test_the_data_folder_is_named_by_the_environment_or_is_the_projects(monkeypa
     assert cifar10.data_dir().parts[-2:] == (".cache", "cs231n")
 
 
-def test_the_command_line_brings_the_data(tmp_path, mirrors):
+def test_the_command_line_downloads_the_data(tmp_path, mirrors):
     mirrors("good")
     assert cifar10.main(["--data-dir", str(tmp_path)]) == 0
     assert_whole(tmp_path)

@@ -134,7 +134,7 @@ def test_it_overfits_a_few_images_and_the_best_model_scores_best_val_acc(use_bat
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("input_dim", (3, 32), "input_dim: wanted (C, H, W)"),
         ("input_dim", (0, 7, 10), "input_dim: C"),
@@ -150,10 +150,10 @@ def test_it_overfits_a_few_images_and_the_best_model_scores_best_val_acc(use_bat
         ("dtype", np.float16, "dtype"),
     ],
 )
-def test_a_bad_setting_is_named(name, value, told):
+def test_a_bad_setting_is_named(name, value, message):
     with pytest.raises(ValueError) as error:
         ThreeLayerConvNet(**SMALL | {name: value})
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_images_too_small_for_the_net_are_refused():

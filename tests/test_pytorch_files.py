@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
 
-def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
+def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path):
     files.save(tmp_path / "a.pt", {"model": {"w": torch.arange(3.0)}, "epoch": 4})
     state = files.load(tmp_path / "a.pt", "cpu")
     assert state["epoch"] == 4

@@ -59,7 +59,7 @@ def fake_torchvision(folder, source):
 
 
 # What the plain import says, and then that this module's import succeeds after it.
-PLAIN_THEN_MENDED = """
+PLAIN_THEN_REPAIRED = """
     try:
         import torchvision
         print("good")
@@ -76,12 +76,12 @@ MESSAGE = "operator torchvision::nms does not exist"
 
 
 def test_the_installed_pair_imports(tmp_path):
-    printed, error = run_python(PLAIN_THEN_MENDED, tmp_path)
+    printed, error = run_python(PLAIN_THEN_REPAIRED, tmp_path)
     assert printed in (f"{MESSAGE}\ninstalled\n", "good\ninstalled\n"), error
 
 
 def test_a_broken_pair_imports_whole(tmp_path):
-    printed, error = run_python(PLAIN_THEN_MENDED, fake_torchvision(tmp_path, BROKEN))
+    printed, error = run_python(PLAIN_THEN_REPAIRED, fake_torchvision(tmp_path, BROKEN))
     assert printed == f"importing\n{MESSAGE}\nimporting\nimporting\nwhole\n", error
 
 
@@ -107,7 +107,7 @@ def test_a_good_pair_is_a_plain_import(tmp_path):
     ],
     ids=["another error", "another module", "torchvision missing", "another operator"],
 )
-def test_what_cannot_be_mended_is_passed_on(tmp_path, source, message, tries):
+def test_other_import_errors_are_passed_on(tmp_path, source, message, tries):
     printed, error = run_python("import cs231n.pytorch_vision", fake_torchvision(tmp_path, source))
     assert error.startswith(message)
     assert printed == "importing\n" * tries
