@@ -17,7 +17,7 @@ def batch(N=6, image=(2, 7, 10), C=4, seed=0):
 
 
 @with_and_without_batchnorm
-@pytest.mark.parametrize("filter_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("filter_size", [2, 5])
 def test_gradients_agree_with_numerical_ones(use_batchnorm, filter_size):
     settings = SMALL | {"filter_size": filter_size, "reg": 0.1, "weight_scale": 0.3, "dtype": np.float64}
     check_model(ThreeLayerConvNet(**settings, use_batchnorm=use_batchnorm), *batch(), tol=1e-6, log=str)
