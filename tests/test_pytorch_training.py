@@ -430,6 +430,8 @@ def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(images, tmp_pat
     trained(replace(TINY, epochs=1), images, tmp_path)
     with pytest.raises(ValueError, match=r"last.pt was made with epochs 1 and not 3, lr 0.01 and not 0.5$"):
         Training(replace(TINY, lr=0.5), *images, tmp_path).resume()
+    with pytest.raises(ValueError, match=r"was made with recipe classic and not speedrun, "):
+        Training(replace(TINY_SPEEDRUN, epochs=1), *images, tmp_path).resume()
     images[0].name = "Shapes10"
     with pytest.raises(ValueError, match=r"was made with data CIFAR-10 and not Shapes10$"):
         Training(replace(TINY, epochs=1), *images, tmp_path).resume()
