@@ -88,6 +88,7 @@ def test_a_run_learns(recipe, tmp_path):
 @pytest.mark.parametrize("loader", ["device", "torchvision"])
 def test_another_seed_gives_other_first_weights_and_other_batches(loader, images, tmp_path):
     a, b = (Training(replace(TINY, loader=loader, seed=seed), *images, tmp_path) for seed in (0, 1))
+    assert {type(run.batches).__name__.lower() for run in (a, b)} == {f"{loader}batches"}
     assert not torch.equal(a.model.affine.weight, b.model.affine.weight)
     assert not torch.equal(*(next(iter(run.batches.epoch(0)))[1] for run in (a, b)))
 
