@@ -36,9 +36,12 @@ class Child:
     def __exit__(self, *_):
         self.kill()
 
-    def wait_for(self, message):
+    def message(self):
         assert self.messages.poll(60)
-        assert self.messages.recv() == message
+        return self.messages.recv()
+
+    def wait_for(self, message):
+        assert self.message() == message
 
     def kill(self):
         """Returns whether it was still running."""

@@ -185,7 +185,7 @@ def test_batchnorm_forward_writes_no_array_but_xhat_and_out():
 # Running averages and test mode.
 
 
-def test_running_averages_move_from_where_they_stand():
+def test_running_averages_move_from_their_current_values():
     x = np.array([[1.0], [3.0]])  # mu = 2, var = 1
     _, _, bn_param = train(x, momentum=0.8, running_mean=np.array([10.0]), running_var=np.array([5.0]))
     assert bn_param["running_mean"] == pytest.approx([8.4], rel=1e-15)  # 0.8 * 10 + 0.2 * 2
@@ -404,7 +404,7 @@ def test_spatial_batchnorm_test_mode_uses_gamma_and_beta():
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 2, 3), (3, 2, 1, 0)])
-def test_images_may_lie_in_memory_in_any_order_and_are_not_written_to(order):
+def test_images_may_have_any_memory_layout_and_are_not_written_to(order):
     """_pixels is a view, not a copy, where each channel is already contiguous."""
     (x, gamma, beta), dout = draw_images()
     expected = spatial_batchnorm_forward(x, gamma, beta, {"mode": "train"})

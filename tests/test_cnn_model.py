@@ -17,7 +17,7 @@ def batch(N=6, image=(2, 7, 10), C=4, seed=0):
 
 
 @with_and_without_batchnorm
-@pytest.mark.parametrize("filter_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("filter_size", [2, 5])
 def test_gradients_agree_with_numerical_ones(use_batchnorm, filter_size):
     settings = SMALL | {"filter_size": filter_size, "reg": 0.1, "weight_scale": 0.3, "dtype": np.float64}
     check_model(ThreeLayerConvNet(**settings, use_batchnorm=use_batchnorm), *batch(), tol=1e-6, log=str)
@@ -134,7 +134,7 @@ def test_it_overfits_a_few_images_and_the_best_model_scores_best_val_acc(use_bat
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("input_dim", (3, 32), "input_dim: wanted (C, H, W)"),
         ("input_dim", (0, 7, 10), "input_dim: C"),
@@ -150,10 +150,10 @@ def test_it_overfits_a_few_images_and_the_best_model_scores_best_val_acc(use_bat
         ("dtype", np.float16, "dtype"),
     ],
 )
-def test_a_bad_setting_is_named(name, value, says):
+def test_a_bad_setting_is_named(name, value, message):
     with pytest.raises(ValueError) as error:
         ThreeLayerConvNet(**SMALL | {name: value})
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 def test_images_too_small_for_the_net_are_refused():

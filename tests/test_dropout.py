@@ -54,7 +54,7 @@ def test_dropout_of_a_seed_draws_the_same_mask_at_every_call():
 
 
 @pytest.mark.parametrize("dropout_param", [{}, {"seed": None}, {"rng": None}])
-def test_dropout_without_seed_or_rng_draws_afresh(dropout_param):
+def test_dropout_without_seed_or_rng_draws_a_new_mask_each_time(dropout_param):
     assert (train(p=0.5, **dropout_param) != train(p=0.5, **dropout_param)).any()
 
 

@@ -121,7 +121,7 @@ def test_col2im_counts_the_patches_that_hold_a_pixel():
     ]
 
 
-def test_col2im_adds_up_what_lies_on_a_pixel_and_drops_what_lies_on_the_frame():
+def test_col2im_sums_over_each_pixel_and_drops_the_frame():
     # x is one row of 3 pixels in a frame of zeros: a kernel of 1 x 3 moves over rows of 5 pixels, at 3 places in each
     # of 3 rows, of which the middle one is x.  The columns of the middle row are (1, 10, 100), (2, 20, 200), ...
     cols = np.zeros((3, 3, 3))

@@ -387,7 +387,7 @@ def test_net_names_the_setting_that_is_wrong(settings, message):
         make_net(**settings)
 
 
-def test_net_takes_no_unknown_setting():
+def test_net_refuses_an_unknown_setting():
     with pytest.raises(TypeError, match="droput"):
         make_net(droput=0.5)
 

@@ -321,15 +321,8 @@ def test_agrees_with_torch_at_any_shape(layer, N, T, M, seed):
     out, grads, dout = layer.run(arrays, param)
     torch_out, torch_grads = layer.run_torch(arrays, layer.param(M, np.float64), dout)
     for ours, theirs in zip([out, *grads], [torch_out, *torch_grads], strict=True):
+        assert ours.shape == theirs.shape
         assert rel_error(ours, theirs, floor=1e-3) < 1e-10
-
-
-@every_layer
-@any_shape
-def test_gradients_come_in_the_order_and_shapes_of_the_arguments(layer, N, T, M, seed):
-    arrays, param = layer.draw(N, T, M, seed=seed)
-    _, grads, _ = layer.run(arrays, param)
-    assert [g.shape for g in grads] == [a.shape for a in arrays]
 
 
 @every_layer

@@ -72,9 +72,9 @@ def test_each_picture_says_where_it_was_drawn_from(notebook):
     assert "Shapes10" not in printed
 
 
-@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["project", "notebooks"])
-def test_nbval_finds_the_notebooks_from_both_folders(folder):
-    command = [sys.executable, "-m", "pytest", "--nbval", "--collect-only", "-q", str(ROOT / "notebooks")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+def test_nbval_finds_the_notebooks_from_their_own_folder():
+    """From the project's, `make test` runs them."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "--collect-only", "-q", "."]
+    done = subprocess.run(command, cwd=ROOT / "notebooks", capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(path.stem in done.stdout for path in NOTEBOOKS)

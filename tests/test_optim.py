@@ -117,7 +117,7 @@ def test_defaults_are_those_of_the_field():
 
 
 @pytest.mark.parametrize("rule", [rmsprop, adam])
-def test_epsilon_stands_outside_the_root(rule):
+def test_epsilon_is_added_outside_the_root(rule):
     """A gradient far below epsilon takes a step that epsilon divides; inside the root, its root would."""
     config = {"learning_rate": 1.0, "epsilon": 1e-8} | ({"decay_rate": 0.0} if rule is rmsprop else {})
     w, _ = rule(np.array([0.0]), np.array([1e-12]), config)

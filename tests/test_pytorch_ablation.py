@@ -116,7 +116,7 @@ def test_the_command_line_trains_without_each_idea_and_reads_no_test_set(tmp_pat
     assert set(seen) == {16}  # of 8 test images, none
 
 
-def test_ctrl_c_says_nothing_of_going_on(tmp_path, monkeypatch, caplog):
+def test_ctrl_c_does_not_offer_to_resume(tmp_path, monkeypatch, caplog):
     def stop(*_):
         raise KeyboardInterrupt
 

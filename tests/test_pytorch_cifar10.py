@@ -193,14 +193,6 @@ def test_a_wrong_command_is_one_clear_line(tmp_path, caplog, options, says):
     assert "\n" not in record.message
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path, caplog):
-    assert main(in_folder(tmp_path)) == 0
-    assert main(in_folder(tmp_path, "--lr=0.5", "--resume")) == 1
-    assert "was made with lr 0.002 and not 0.5" in caplog.text
-    assert main(in_folder(tmp_path, "--recipe=speedrun", "--resume")) == 1
-    assert "was made with recipe classic and not speedrun" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("error", "status", "says"),
     [

@@ -101,7 +101,7 @@ def test_each_training_image_is_shifted_and_flipped_by_itself(way):
 
 
 @WAYS
-def test_the_two_ways_and_all_epochs_show_each_image_once_in_an_order_of_their_own(way):
+def test_each_loader_shows_each_image_once_an_epoch_in_a_new_order(way):
     images = one_label_each(40)
     batches = both_ways(images)[way]
     assert batches.steps == 4
@@ -155,7 +155,7 @@ def test_training_images_are_normalized_by_the_given_statistics(way):
     assert torch.allclose(batch.sum(dim=(2, 3)).sort(dim=0).values, sums.sort(dim=0).values, rtol=1e-4)
 
 
-def test_the_statistics_are_those_of_each_channel_and_serve_the_validation_images_too():
+def test_the_statistics_are_those_of_each_channel_and_also_normalize_the_validation_images():
     train = Images(*bytes_and_labels(64), "cpu")
     x = torch.cat([x for x, _ in train.batches(10)])
     assert torch.allclose(x.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)

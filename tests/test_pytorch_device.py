@@ -152,11 +152,12 @@ def test_processes_speak_nccl_on_gpus_and_gloo_elsewhere(monkeypatch, device, ba
     said = []
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: said.append(backend))
+    monkeypatch.setattr(pytorch_device.gc, "collect", lambda: said.append("collected"))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: said.append("end"))
     monkeypatch.setattr(torch.cuda, "set_device", said.append)
     with processes(device):
         pass
-    assert said == [*([device] if device.type == "cuda" else []), backend, "end"]
+    assert said == [*([device] if device.type == "cuda" else []), backend, "collected", "end"]
 
 
 def test_a_sum_over_processes_leaves_what_was_summed_alone(monkeypatch):

@@ -1,7 +1,6 @@
 """What a run leaves on the disk: whole files, or the old ones."""
 
 import builtins
-import os
 import platform
 import sys
 import types
@@ -15,13 +14,10 @@ from cs231n.files import read_csv
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture(autouse=True)
-def fast_disk(monkeypatch):
-    """No power fails here, and waiting for the disk takes time."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("fast_disk")
 
 
-def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
+def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path):
     files.save(tmp_path / "a.pt", {"model": {"w": torch.arange(3.0)}, "epoch": 4})
     state = files.load(tmp_path / "a.pt", "cpu")
     assert state["epoch"] == 4

@@ -19,7 +19,7 @@ def randn(*shape, seed=0):
 
 
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (6, 6)])
-def test_orthogonalizing_keeps_the_singular_vectors_and_brings_the_singular_values_near_1(shape):
+def test_orthogonalizing_keeps_the_singular_vectors_and_moves_the_singular_values_near_1(shape):
     g = randn(*shape)
     U, S, V = torch.linalg.svd(g, full_matrices=False)
     assert S.max() / S.min() > 1.5
@@ -167,7 +167,7 @@ def test_an_average_follows_training_at_first_and_lags_the_more_the_more_of_the_
         assert values(net) == (4 * share, 40 * share)
 
 
-def test_the_fast_weights_come_back_after_an_error():
+def test_the_fast_weights_are_restored_after_an_error():
     net = net_at(1.0)
     average = SlowWeights(net, share=0.5, period=1, pull=False)
     set_to(net, 3.0)

@@ -82,7 +82,7 @@ def test_a_cmyk_jpeg_becomes_colours(tmp_path):
     assert out[2].mean() > 200 > 60 > out[0].mean()
 
 
-def test_what_is_transparent_lies_on_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     x = np.zeros((32, 32, 4), np.uint8)
     x[:16, :, 3] = 255
     out = read_image(save(tmp_path / "a.png", x))
@@ -90,7 +90,7 @@ def test_what_is_transparent_lies_on_white(tmp_path):
     assert np.all(out[:, 16:] == 255)
 
 
-def test_a_palettes_transparent_colour_lies_on_white(tmp_path):
+def test_a_palettes_transparent_colour_becomes_white(tmp_path):
     image = Image.fromarray(np.zeros((32, 32), np.uint8)).convert("P")
     image.save(tmp_path / "a.png", transparency=image.getpixel((0, 0)))
     assert np.all(read_image(tmp_path / "a.png") == 255)
@@ -150,7 +150,7 @@ def test_predict_ranks_the_classes_by_name(run, tmp_path):
         assert [ranked[name] for name in NAMES] == pytest.approx(list(probabilities))
 
 
-def test_best_and_last_serve_alike(run, tmp_path):
+def test_predict_reads_best_and_last(run, tmp_path):
     path = save(tmp_path / "a.png", picture())
     assert predict(run[0] / "best.pt", [path], "cpu") == predict(run[0] / "last.pt", [path], "cpu")
 

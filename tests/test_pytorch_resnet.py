@@ -120,7 +120,7 @@ def test_a_whitened_first_layer_stays_and_its_bias_is_trained_from_0():
     assert torch.all(net.first.bias == 0)
 
 
-def test_a_convolution_that_starts_as_the_identity_hands_on_its_input():
+def test_a_convolution_that_starts_as_the_identity_passes_its_input_on():
     net = FastResNet((32, 40), 1)
     net.start_as_identity()
     convolutions = [m for m in net.layers.modules() if isinstance(m, torch.nn.Conv2d)]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_pytorch_data import bytes_and_labels
 from torch import nn
 
 from cs231n import pytorch_files as files
@@ -26,20 +27,7 @@ RECIPES = {
 EACH = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 COLUMNS = ["epoch", "lr", "images_per_second", "training_seconds", "train_loss", "train_acc", "val_loss", "val_acc"]
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-
-@pytest.fixture(autouse=True)
-def fast_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def bytes_and_labels(n, seed=0):
-    """The brighter an image, the higher its label."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 10, n)
-    x = rng.integers(0, 40, (n, 3, 32, 32)) + 20 * y[:, None, None, None]
-    return x.astype(np.uint8), y
+pytestmark = pytest.mark.usefixtures("fast_disk", "one_torch_thread")
 
 
 @pytest.fixture
@@ -97,14 +85,12 @@ def test_a_run_learns(recipe, tmp_path):
     assert float(read_csv(tmp_path / "log.csv")[-1]["train_acc"]) > 0.7
 
 
-@EACH
-def test_a_seed_decides_all(recipe, images, tmp_path):
-    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        torch.rand(3)
-        trained(replace(recipe, epochs=1, seed=seed), images, tmp_path / folder)
-    assert_same_end(tmp_path / "a", tmp_path / "b")
-    a, c = (files.load(tmp_path / folder / "last.pt", "cpu")["model"]["affine.weight"] for folder in "ac")
-    assert not torch.equal(a, c)
+@pytest.mark.parametrize("loader", ["device", "torchvision"])
+def test_another_seed_gives_other_first_weights_and_other_batches(loader, images, tmp_path):
+    a, b = (Training(replace(TINY, loader=loader, seed=seed), *images, tmp_path) for seed in (0, 1))
+    assert {type(run.batches).__name__.lower() for run in (a, b)} == {f"{loader}batches"}
+    assert not torch.equal(a.model.affine.weight, b.model.affine.weight)
+    assert not torch.equal(*(next(iter(run.batches.epoch(0)))[1] for run in (a, b)))
 
 
 def test_the_global_generator_is_left_alone(images, tmp_path):
@@ -115,6 +101,7 @@ def test_the_global_generator_is_left_alone(images, tmp_path):
 
 @EACH
 def test_the_warm_up_leaves_no_trace(recipe, images, tmp_path, monkeypatch):
+    recipe = replace(recipe, epochs=1)
     trained(recipe, images, tmp_path / "warm")
     assert WARM_UP > 0
     monkeypatch.setattr(pytorch_training, "WARM_UP", 0)
@@ -162,7 +149,7 @@ def test_the_learning_rate_of_every_optimizer_follows_the_schedule_step_by_step(
     assert seen[1::2] == pytest.approx([0.5, 1.5, 1.5, 0.5])
 
 
-def test_the_average_is_told_what_share_of_the_run_is_over(images, tmp_path):
+def test_the_average_knows_what_share_of_the_run_is_over(images, tmp_path):
     training = Training(replace(TINY_SPEEDRUN, epochs=2), *images, tmp_path)
     seen, update = [], training.average.update
     training.average.update = lambda progress: (seen.append(progress), update(progress))
@@ -371,13 +358,14 @@ def test_what_is_measured_with_averaged_weights_is_the_average(images, tmp_path)
 
 
 def test_best_has_what_predict_needs_and_not_what_resume_does(images, tmp_path):
-    trained(TINY, images, tmp_path)
+    recipe = replace(TINY, epochs=1)
+    trained(recipe, images, tmp_path)
     best, last = (files.load(tmp_path / name, "cpu") for name in ("best.pt", "last.pt"))
     assert set(last) - set(best) == {"resume"}
     assert best["class_names"] == list(images[0].class_names)
     assert best["statistics"] == {"mean": images[0].statistics[0].tolist(), "std": images[0].statistics[1].tolist()}
     assert best["architecture"] == {"net": "ResNet", "widths": [4, 8], "blocks": 1, "num_classes": 10}
-    assert best["recipe"] == {"data": "CIFAR-10", **TINY.settings()}
+    assert best["recipe"] == {"data": "CIFAR-10", **recipe.settings()}
     assert best["versions"] == files.versions(torch.device("cpu"))
 
 
@@ -402,34 +390,37 @@ def test_tensorboard_gets_each_epochs_values(images, tmp_path, monkeypatch):
     assert made == [(tmp_path, 0), (tmp_path, 2)]
 
 
-# Going on
+# Resuming
 
 
 @EACH
-def test_a_run_that_was_broken_off_in_an_epoch_ends_with_the_same_weights(recipe, images, tmp_path):
+def test_a_run_that_was_interrupted_in_an_epoch_and_resumed_ends_with_the_same_weights(recipe, images, tmp_path):
+    recipe = replace(recipe, epochs=2)
     trained(recipe, images, tmp_path / "whole")
-    broken = Training(recipe, *images, tmp_path / "broken")
+    interrupted = Training(recipe, *images, tmp_path / "interrupted")
     steps = iter(range(100))
 
-    def break_off(*_):
+    def interrupt(*_):
         if next(steps) == WARM_UP + 6:  # in the middle of the second epoch
             raise KeyboardInterrupt
 
-    broken.optimizers[0].register_step_pre_hook(break_off)
+    interrupted.optimizers[0].register_step_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        broken.run(verbose=False)
-    resumed = Training(recipe, *images, tmp_path / "broken")
+        interrupted.run(verbose=False)
+    torch.rand(3)  # draws from the generator that all share
+    resumed = Training(recipe, *images, tmp_path / "interrupted")
     resumed.resume()
     assert resumed.epoch == 1
     assert resumed.training_seconds > 0
     resumed.run(verbose=False)
-    assert_same_end(tmp_path / "whole", tmp_path / "broken")
+    assert_same_end(tmp_path / "whole", tmp_path / "interrupted")
 
 
 def test_a_complete_run_that_is_resumed_has_the_best_and_trains_no_more(images, tmp_path):
-    whole = trained(TINY, images, tmp_path)
+    recipe = replace(TINY, epochs=1)
+    whole = trained(recipe, images, tmp_path)
     before = (tmp_path / "last.pt").read_bytes()
-    again = Training(TINY, *images, tmp_path)
+    again = Training(recipe, *images, tmp_path)
     again.resume()
     again.run(verbose=False)
     assert_same(dict(again.model.state_dict()), dict(whole.model.state_dict()))
@@ -440,16 +431,18 @@ def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(images, tmp_pat
     trained(replace(TINY, epochs=1), images, tmp_path)
     with pytest.raises(ValueError, match=r"last.pt was made with epochs 1 and not 3, lr 0.01 and not 0.5$"):
         Training(replace(TINY, lr=0.5), *images, tmp_path).resume()
+    with pytest.raises(ValueError, match=r"was made with recipe classic and not speedrun, "):
+        Training(replace(TINY_SPEEDRUN, epochs=1), *images, tmp_path).resume()
     images[0].name = "Shapes10"
     with pytest.raises(ValueError, match=r"was made with data CIFAR-10 and not Shapes10$"):
         Training(replace(TINY, epochs=1), *images, tmp_path).resume()
 
 
-def test_a_run_does_not_go_on_from_best(images, tmp_path):
-    trained(TINY, images, tmp_path)
+def test_a_run_cannot_be_resumed_from_best(images, tmp_path):
+    trained(replace(TINY, epochs=1), images, tmp_path)
     os.replace(tmp_path / "best.pt", tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt lacks the state that a run continues from"):
-        Training(TINY, *images, tmp_path).resume()
+        Training(replace(TINY, epochs=1), *images, tmp_path).resume()
 
 
 def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path, monkeypatch):
@@ -461,7 +454,7 @@ def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path,
     assert order == ["best.pt", "log.csv", "last.pt"]
 
 
-def test_the_bar_counts_steps_and_goes_on_from_where_the_run_was(images, tmp_path, capsys):
+def test_the_bar_counts_steps_and_continues_where_the_run_was(images, tmp_path, capsys):
     trained(replace(TINY, epochs=2), images, tmp_path)
     assert capsys.readouterr().err == ""
     training = Training(replace(TINY, epochs=2), *images, tmp_path)

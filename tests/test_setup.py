@@ -1,4 +1,4 @@
-"""What make says and does; that the lists of packages agree; that the installed package works without its project."""
+"""What make says and does, that the lists of packages agree, and that the installed package works alone."""
 
 import os
 import re
@@ -133,7 +133,7 @@ def test_make_alone_explains_every_target():
     ],
     ids=["absent", "too old", "too new", "no venv", "full disk"],
 )
-def test_a_python_that_will_not_do_is_one_clear_line(copy, script, says):
+def test_an_unusable_python_is_one_clear_line(copy, script, says):
     python = copy / "their python"
     if script:
         write_script(python, script)
@@ -165,7 +165,7 @@ def test_a_second_call_does_no_set_up_again(copy):
 
 
 @needs_make
-def test_an_environment_made_for_another_folder_is_made_anew(copy):
+def test_an_environment_made_for_another_folder_is_rebuilt(copy):
     write_script(copy / VENV_PYTHON, "")
     assert make("install", folder=copy).returncode == 0
     moved = copy.rename(copy.with_name("moved"))

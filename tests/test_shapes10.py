@@ -57,7 +57,7 @@ def test_another_seed_draws_other_images():
     assert not np.array_equal(shapes10.draw(5, 0)[0], shapes10.draw(5, 1)[0])
 
 
-def test_no_two_images_are_alike():
+def test_no_two_images_are_equal():
     images, _ = shapes10.draw(1000, 0)
     assert len({image.tobytes() for image in images}) == 1000
 
@@ -149,7 +149,7 @@ def of_other_names(path):
     "damage",
     [truncated, empty, one_byte_changed, an_array_alone, a_pickle, of_another_seed, too_short, of_other_names],
 )
-def test_a_file_that_is_not_whole_or_not_ours_is_drawn_anew(damage, small, drawn, tmp_path):
+def test_a_file_that_is_damaged_or_not_ours_is_drawn_again(damage, small, drawn, tmp_path):
     path = tmp_path / "shapes10.npz"
     shapes10.load(tmp_path)
     whole = path.read_bytes()

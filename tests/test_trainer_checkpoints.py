@@ -61,7 +61,7 @@ def assert_refused(path):
 )
 def test_resume_is_bit_for_bit_the_uninterrupted_run(tmp_path, rule, dtype, every, cut, saved):
     net = {"use_batchnorm": True, "dropout": 0.6, "dtype": dtype}
-    settings = {"update_rule": rule, "lr_decay": 0.8, "num_epochs": 4, "checkpoint_every": every}
+    settings = {"update_rule": rule, "lr_decay": 0.8, "num_epochs": 3, "checkpoint_every": every}
     settings |= {"num_train_samples": 20, "num_val_samples": 40}
     whole = trained(small_net(**net), checkpoint_name=tmp_path / "whole", **settings)
 

@@ -37,7 +37,7 @@ def test_update_rule_np_is_refused_and_lists_the_choices():
     ],
     ids=str,
 )
-def test_a_setting_that_does_not_serve_is_named(settings, message):
+def test_a_bad_setting_is_named(settings, message):
     with pytest.raises(ValueError, match=message):
         make_solver(**settings)
 

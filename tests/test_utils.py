@@ -344,7 +344,7 @@ def test_check_layer_leaves_its_arguments_as_they_were():
 
 
 @pytest.mark.parametrize(("directions", "calls"), [(None, 1 + 2 * 12), (3, 1 + 2 * 3)])
-def test_each_check_hands_directions_on(directions, calls):
+def test_each_check_passes_directions_on(directions, calls):
     """One call for the gradient, and two for each entry, of which x has 12, or for each direction."""
     seen = []
 
