@@ -17,6 +17,8 @@ from cs231n.pytorch_data import (
     shifted,
 )
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 
 def bytes_and_labels(n, seed=0):
     """n images (n, 3, 32, 32) uint8, the brighter, the higher the label, and their labels."""

@@ -14,6 +14,8 @@ from cs231n.pytorch_resnet import (
     whitening_filters,
 )
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 
 @pytest.fixture(autouse=True)
 def seeded():
