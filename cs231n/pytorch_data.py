@@ -149,7 +149,7 @@ class TorchvisionBatches:
     """
 
     def __init__(self, images, batch_size, pad, seed, workers=0):
-        from cs231n.pytorch_vision import torchvision  # here: 1.2 s of start-up, which the other loader does without
+        from cs231n.pytorch_vision import torchvision  # here: over a second of start-up, for one loader
 
         v2, device = torchvision.transforms.v2, images.x.device
         self.batch_size, self.device, self.seed = min(batch_size, len(images)), device, seed
