@@ -9,30 +9,24 @@ a few images at a time and frees their columns before taking the next: see `cs23
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cs231n import winograd
 from cs231n.conv_layers import check_dout, conv_geometry, crop_images, output_size, pad_images, pool_geometry
-from cs231n.parallel import in_parallel
+from cs231n.parallel import in_blocks
 
 
 def conv_forward_fast(x, w, b, conv_param):
     """As `conv_forward_naive`: Out = W_row X_col + b."""
     shape, stride, pad = conv_geometry(x, w, b, conv_param)
-    cache = x, w, b, conv_param
-    if winograd.fits(w, stride, pad):
-        return winograd.winograd_forward(x, w, b, pad), cache
-    _, F, H_out, W_out = shape
-    W_row = w.reshape(F, -1)
-    out = np.empty(shape, x.dtype)
+    F, _, KH, KW = w.shape
+    W_row, out = w.reshape(F, -1), np.empty(shape, x.dtype)
 
-    def forward(blocks):
-        for block in blocks:
-            X_col = im2col(x[block], *w.shape[2:], stride, pad)
-            Out = W_row @ X_col
-            Out += b[:, None]
-            out[block] = Out.reshape(F, -1, H_out, W_out).swapaxes(0, 1)
+    def forward(images):
+        X_col = im2col(x[images], KH, KW, stride, pad)
+        Out = W_row @ X_col
+        Out += b[:, None]
+        out[images] = Out.reshape(F, -1, *shape[2:]).swapaxes(0, 1)
 
-    in_parallel(forward, len(x), W_row[0].size * H_out * W_out)
-    return out, cache
+    in_blocks(forward, len(x), W_row[0].size * out[0, 0].size)
+    return out, (x, w, b, conv_param)
 
 
 def conv_backward_fast(dout, cache, need_dx=True):
@@ -43,26 +37,18 @@ def conv_backward_fast(dout, cache, need_dx=True):
     x, w, b, conv_param = cache
     shape, stride, pad = conv_geometry(x, w, b, conv_param)
     check_dout(dout, shape)
-    if winograd.fits(w, stride, pad):
-        return *winograd.winograd_backward(dout, x, w, pad, need_dx), dout.sum(axis=(0, 2, 3))
-    _, F, H_out, W_out = shape
-    W_row = w.reshape(F, -1)
-    dx = np.empty_like(x) if need_dx else None
+    F, _, KH, KW = w.shape
+    W_row, dx = w.reshape(F, -1), np.empty_like(x) if need_dx else None
 
-    def backward(blocks):
-        dW_row, db = np.zeros_like(W_row), np.zeros_like(b)
-        for block in blocks:
-            X_col = im2col(x[block], *w.shape[2:], stride, pad)
-            dOut = dout[block].swapaxes(0, 1).reshape(F, -1)
-            dW_row += dOut @ X_col.T
-            db += dOut.sum(axis=1)
-            if need_dx:
-                dX_col = W_row.T @ dOut
-                dx[block] = col2im(dX_col, x[block].shape, *w.shape[2:], stride, pad)
-        return dW_row, db
+    def backward(images):
+        X_col = im2col(x[images], KH, KW, stride, pad)
+        dOut = dout[images].swapaxes(0, 1).reshape(F, -1)
+        if need_dx:
+            dx[images] = col2im(W_row.T @ dOut, x[images].shape, KH, KW, stride, pad)
+        return dOut @ X_col.T, dOut.sum(axis=1)
 
-    dW_rows, dbs = zip(*in_parallel(backward, len(x), W_row[0].size * H_out * W_out), strict=True)
-    return dx, sum(dW_rows).reshape(w.shape), sum(dbs)
+    dW_row, db = in_blocks(backward, len(x), W_row[0].size * dout[0, 0].size)
+    return dx, dW_row.reshape(w.shape), db
 
 
 def im2col(x, kernel_h, kernel_w, stride=1, pad=0):
@@ -97,14 +83,13 @@ def max_pool_forward_fast(x, pool_param):
     first, *others = np.ndindex(window)
     out = np.empty(shape, x.dtype)
 
-    def forward(blocks):
-        for block in blocks:
-            pixels = _pixels(x[block], shape, stride)
-            out[block] = pixels(*first)
-            for p, q in others:
-                np.maximum(out[block], pixels(p, q), out=out[block])
+    def forward(images):
+        pixels = _pixels(x[images], shape, stride)
+        out[images] = pixels(*first)
+        for p, q in others:
+            np.maximum(out[images], pixels(p, q), out=out[images])
 
-    in_parallel(forward, len(x), x[0].size)
+    in_blocks(forward, len(x), x[0].size)
     return out, (x, out, pool_param)
 
 
@@ -115,19 +100,18 @@ def max_pool_backward_fast(dout, cache):
     check_dout(dout, shape)
     dx = np.zeros_like(x)
 
-    def backward(blocks):
-        for block in blocks:
-            pixels, dpixels = _pixels(x[block], shape, stride), _pixels(dx[block], shape, stride)
-            open_windows = np.ones(dout[block].shape, bool)  # those whose maximum has not been reached yet
-            for p, q in np.ndindex(window):
-                first = open_windows & (pixels(p, q) == out[block])
-                open_windows ^= first
-                if p < stride and q < stride:  # no other position of a window has covered these pixels
-                    np.multiply(dout[block], first, out=dpixels(p, q))
-                else:
-                    dpixels(p, q)[...] += dout[block] * first
+    def backward(images):
+        pixels, dpixels = _pixels(x[images], shape, stride), _pixels(dx[images], shape, stride)
+        open_windows = np.ones(dout[images].shape, bool)  # those whose maximum has not been reached yet
+        for p, q in np.ndindex(window):
+            first = open_windows & (pixels(p, q) == out[images])
+            open_windows ^= first
+            if p < stride and q < stride:  # no other position of a window has covered these pixels
+                np.multiply(dout[images], first, out=dpixels(p, q))
+            else:
+                dpixels(p, q)[...] += dout[images] * first
 
-    in_parallel(backward, len(x), 2 * x[0].size)
+    in_blocks(backward, len(x), 2 * x[0].size)
     return dx
 
 

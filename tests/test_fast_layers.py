@@ -1,7 +1,11 @@
-"""What is particular to the fast layers: im2col, Winograd's way, blocks and threads, and memory.
+"""What is particular to the fast layers: im2col, blocks and threads, and memory.
 
 test_conv_layers.py checks them beside the naive ones, at small sizes.
 """
+
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -23,7 +27,7 @@ from cs231n.fast_layers import (
     max_pool_backward_fast,
     max_pool_forward_fast,
 )
-from cs231n.utils import check_layer, rel_error
+from cs231n.utils import rel_error
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -169,37 +173,10 @@ def test_col2im_undoes_im2col_of_1x1():
     np.testing.assert_array_equal(col2im(im2col(x, 1, 1), x.shape, 1, 1), x)
 
 
-# Winograd's way: 3 x 3 filters at stride 1, 16 channels or more.
-
-# Sizes of which few are multiples of 4, down to a single pixel of output.
-winograd_shapes = given(
-    N=st.integers(1, 3),
-    C=st.integers(16, 19),
-    filters=st.integers(16, 19),
-    pad=st.integers(0, 2),
-    out_size=st.tuples(st.integers(1, 10), st.integers(1, 10)),
-)
+# Many channels, and numbers that are not finite.
 
 
-@winograd_shapes
-def test_3x3_filters_of_many_channels_agree_with_torch(N, C, filters, pad, out_size):
-    H, W = (max(1, size + 2 - 2 * pad) for size in out_size)
-    arrays = draw_conv(N, C, H, W, filters)
-    assert_close(run_conv(arrays, {"pad": pad}), torch_conv(arrays, pad=pad), tol=1e-10)
-
-
-@winograd_shapes
-def test_3x3_filters_of_many_channels_err_by_1e_5_of_the_largest_entry_in_float32(N, C, filters, pad, out_size):
-    """Winograd's transforms add and subtract multiples up to 8, which costs a digit; plain sums would err by 1e-6."""
-    H, W = (max(1, size + 2 - 2 * pad) for size in out_size)
-    arrays = draw_conv(N, C, H, W, filters)
-    single = run_conv([a.astype(np.float32) for a in arrays], {"pad": pad})
-    assert {a.dtype for a in single} == {np.dtype(np.float32)}
-    assert_close(single, run_conv(arrays, {"pad": pad}), tol=2e-5)
-
-
-@pytest.mark.parametrize("C", [15, 16, 17, 32])
-@pytest.mark.parametrize("filters", [15, 16, 17, 32])
+@pytest.mark.parametrize(("C", "filters"), [(15, 32), (16, 16), (32, 17)])
 @pytest.mark.parametrize(("K", "stride", "pad"), [(3, 1, 1), (3, 2, 1), (3, 1, 3), (5, 1, 2), (1, 1, 0)])
 def test_any_number_of_channels_agrees_with_torch(C, filters, K, stride, pad):
     arrays = draw_conv(2, C, 6, 7, filters, K)
@@ -219,11 +196,12 @@ def test_3x3_filters_of_many_channels_agree_with_the_naive_layer():
     assert_close(run_conv(arrays, conv_param), [out, *grads], tol=1e-10)
 
 
-@pytest.mark.parametrize("pad", [0, 1, 2])
-def test_gradients_of_many_channels_agree_with_numerical_ones(pad):
-    # Linear in each argument, so that a long step leaves no error but rounding.
-    check_layer(
-        conv_forward_fast, conv_backward_fast, *draw_conv(2, 16, 5, 6, 17), {"pad": pad}, h=0.1, directions=3, log=str
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_pixel_that_is_not_finite_reaches_the_outputs_that_it_reaches_in_the_loops(value):
+    (x, w, b), conv_param = draw_conv(1, 16, 9, 9, 16), {"pad": 1}
+    x[0, 3, 4, 5] = value
+    np.testing.assert_array_equal(
+        np.isfinite(conv_forward_fast(x, w, b, conv_param)[0]), np.isfinite(conv_forward_naive(x, w, b, conv_param)[0])
     )
 
 
@@ -236,12 +214,11 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(parallel, "BLOCK", 1 << 16)
 
 
-# 16 channels and 3 x 3 go by Winograd's way.
 CONVS = {
     "im2col": (draw_conv(37, 3, 32, 30, 4, 5), {"pad": 2}),
     "im2col, stride 2": (draw_conv(75, 3, 31, 31, 5), {"stride": 2, "pad": 1}),
     "1x1": (draw_conv(41, 20, 16, 16, 18, 1), {}),
-    "winograd": (draw_conv(37, 16, 14, 15, 17), {"pad": 1}),
+    "many channels": (draw_conv(37, 16, 14, 15, 17), {"pad": 1}),
     "one image": (draw_conv(1, 16, 9, 9, 16), {"pad": 1}),
     "one image larger than a block": (draw_conv(1, 16, 90, 90, 3, 5), {}),
     "two images": (draw_conv(2, 3, 9, 9, 4), {"pad": 1}),
@@ -335,7 +312,7 @@ def megabytes_of(function, *args):
 @pytest.mark.parametrize(
     ("filters", "K", "conv_param"),
     [(64, 3, {"pad": 1}), (8, 3, {"pad": 1}), (8, 5, {"stride": 2, "pad": 2}), (64, 1, {})],
-    ids=["winograd", "im2col", "im2col, stride 2", "1x1"],
+    ids=["3x3", "im2col", "im2col, stride 2", "1x1"],
 )
 def test_columns_never_exist_for_the_whole_batch_and_none_are_kept(filters, K, conv_param):
     """Columns of the batch would take 151 MB at 3x3, 105 at 5x5 and stride 2; x and dx take 17, and out up to 17."""
@@ -347,6 +324,32 @@ def test_columns_never_exist_for_the_whole_batch_and_none_are_kept(filters, K, c
         held, peak, (dx, _, _) = megabytes_of(conv_backward_fast, random(*out.shape, dtype=np.float32), cache)
         assert held < dx.nbytes / 1e6 + 1
         assert peak < dx.nbytes / 1e6 + 30
+
+
+FAULTS = """
+import resource
+import numpy as np
+from cs231n.fast_layers import conv_backward_fast, conv_forward_fast
+
+def step():
+    out, cache = conv_forward_fast(x, w, b, {"stride": 2, "pad": 1})
+    conv_backward_fast(out, cache)
+
+x, w, b = (np.ones(shape, np.float32) for shape in ((100, 3, 31, 31), (25, 3, 3, 3), (25,)))
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
+def test_blocks_take_memory_that_the_process_has():
+    """Page faults a step; there are some 1,400, on two threads, where freed memory goes back to the system."""
+    child = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert float(child.stdout) < 100
 
 
 def test_pool_holds_no_windows():

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = """
 arguments files
 shapes10 cifar10
-layers batchnorm dropout conv_layers parallel winograd fast_layers layer_utils optim
+layers batchnorm dropout conv_layers parallel fast_layers layer_utils optim
 utils
 softmax_net fully_connected_net cnn_model trainer
 plots

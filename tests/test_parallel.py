@@ -1,6 +1,7 @@
 """Blocks and threads by themselves; test_fast_layers.py has the layers that are cut into them."""
 
 import contextlib
+import multiprocessing
 import threading
 import time
 from types import SimpleNamespace
@@ -13,11 +14,18 @@ from threadpoolctl import threadpool_limits
 from threads import blas_threads
 
 from cs231n import parallel
-from cs231n.parallel import BLOCK, in_parallel
+from cs231n.parallel import BLOCK, in_blocks
 
 
 def limit_blas(threads):
     return threadpool_limits(threads, user_api="blas")
+
+
+def blocks_by_thread(N, numbers):
+    """The blocks that each thread was given, in the order of the examples."""
+    threads = {}
+    in_blocks(lambda block: threads.setdefault(threading.get_ident(), []).append(block), N, numbers)
+    return sorted(threads.values(), key=lambda blocks: blocks[0].start)
 
 
 @given(
@@ -25,56 +33,90 @@ def limit_blas(threads):
     numbers=st.sampled_from([BLOCK // 50, BLOCK // 5, BLOCK // 2, BLOCK, 3 * BLOCK]),
     threads=st.integers(1, 4),
 )
-def test_each_example_is_in_one_block_and_blocks_come_in_order(N, numbers, threads):
+def test_each_example_is_in_one_block_and_each_thread_takes_its_blocks_in_order(N, numbers, threads):
     with limit_blas(threads):
-        parts = in_parallel(list, N, numbers)
-    examples = [[i for block in part for i in range(N)[block]] for part in parts]
-    assert [i for part in examples for i in part] == list(range(N))
+        blocks = [block for part in blocks_by_thread(N, numbers) for block in part]
+    assert [i for block in blocks for i in range(N)[block]] == list(range(N))
     size = max(1, BLOCK // numbers)
-    assert max(block.stop - block.start for part in parts for block in part) <= size
-    assert len(parts) == min(threads, -(-N // size))
-    assert [len(part) for part in parts] == [-(-len(part) // size) for part in examples]  # no smaller than need be
+    assert max(block.stop - block.start for block in blocks) <= size
+    assert len(blocks) <= -(-N // size) + threads - 1  # at most one smaller block for each thread
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_results_are_summed_over_all_blocks(threads):
+    with limit_blas(threads):
+        starts, count = in_blocks(lambda block: (np.array([block.start, 1.0]), np.ones(())), 7, BLOCK)
+    np.testing.assert_array_equal(starts, [sum(range(7)), 7])
+    assert count == 7
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4])
-def test_parts_run_at_once_each_with_a_blas_of_one_thread(threads):
-    together = threading.Barrier(threads, timeout=30)
+def test_threads_run_at_once_each_with_a_blas_of_one_thread(threads):
+    together, workers, seen = threading.Barrier(threads, timeout=30), set(), []
 
-    def work(blocks):
+    def work(_):
         together.wait()  # an error unless all come
-        try:
-            return threading.get_ident(), blas_threads()
-        finally:
-            together.wait()
+        workers.add(threading.get_ident())
+        seen.append(blas_threads())
+        together.wait()
 
     with limit_blas(threads):
-        workers, seen = zip(*in_parallel(work, 2 * threads, BLOCK), strict=True)
+        in_blocks(work, threads, BLOCK)
         assert blas_threads() == {threads}
-    assert seen == ({1},) * threads
-    assert workers[0] == threading.get_ident()  # the caller takes a part, too
-    assert len(set(workers)) == threads
+    assert seen == [{1}] * threads
+    assert threading.get_ident() in workers  # the caller takes a share, too
+    assert len(workers) == threads
 
 
 def test_a_single_block_leaves_blas_its_threads():
+    seen = []
     with limit_blas(3):
-        assert in_parallel(lambda blocks: blas_threads(), 2, BLOCK // 2) == [{3}]
+        in_blocks(lambda block: seen.append((block, blas_threads())), 2, BLOCK // 2)
+    assert seen == [(slice(0, 2), {3})]
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_error_in_any_part_reaches_the_caller_and_blas_has_its_threads_back(failing):
-    def work(blocks):
-        if next(iter(blocks)).start == failing:
-            raise RuntimeError(f"part {failing}")
+def test_an_error_in_any_thread_reaches_the_caller_once_all_have_ended(failing):
+    ended = []
+
+    def work(block):
+        if block.start == failing:
+            raise RuntimeError(f"block {failing}")
+        time.sleep(0.1)
+        ended.append(block.start)
 
     with limit_blas(3):
-        with pytest.raises(RuntimeError, match=f"part {failing}"):
-            in_parallel(work, 3, BLOCK)
+        with pytest.raises(RuntimeError, match=f"block {failing}"):
+            in_blocks(work, 3, BLOCK)
+        assert sorted(ended) == sorted({0, 1, 2} - {failing})
         assert blas_threads() == {3}
 
 
-def test_errstate_of_the_caller_holds_in_every_part():
+def test_errstate_of_the_caller_holds_in_every_thread():
+    seen = []
     with limit_blas(3), np.errstate(over="raise", under="print", invalid="ignore"):
-        assert in_parallel(lambda blocks: np.geterr(), 3, BLOCK) == [np.geterr()] * 3
+        in_blocks(lambda _: seen.append(np.geterr()), 3, BLOCK)
+        assert seen == [np.geterr()] * 3
+
+
+def sum_in_child(results):
+    with limit_blas(3):
+        results.send(in_blocks(lambda block: (np.array(block.start),), 3, BLOCK)[0].item())
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_starts_threads_of_its_own():
+    with limit_blas(3):
+        in_blocks(lambda _: None, 3, BLOCK)  # this process now has threads, of which a fork has none
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=sum_in_child, args=(theirs,))
+    child.start()
+    try:
+        assert ours.poll(30)
+        assert ours.recv() == 3
+    finally:
+        child.kill()
 
 
 def fake_blas(*num_threads, limit=lambda limits: contextlib.nullcontext()):
@@ -82,7 +124,7 @@ def fake_blas(*num_threads, limit=lambda limits: contextlib.nullcontext()):
 
 
 def test_two_callers_take_turns_at_limiting_blas(monkeypatch):
-    """Else the second would find a limit of one thread, and set it again in the end."""
+    """Otherwise the second would find a limit of one thread, and set it again in the end."""
     limited, most = [], []
 
     @contextlib.contextmanager
@@ -95,7 +137,7 @@ def test_two_callers_take_turns_at_limiting_blas(monkeypatch):
 
     blas = fake_blas(2, limit=limit)
     monkeypatch.setattr(parallel, "_blas", lambda: blas)
-    callers = [threading.Thread(target=in_parallel, args=(list, 2, BLOCK)) for _ in range(2)]
+    callers = [threading.Thread(target=in_blocks, args=(lambda _: None, 2, BLOCK)) for _ in range(2)]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -106,7 +148,12 @@ def test_two_callers_take_turns_at_limiting_blas(monkeypatch):
 @pytest.mark.parametrize(("libraries", "threads"), [([], 1), ([3], 3), ([1, 3], 3), ([3, 1], 3)], ids=str)
 def test_there_are_as_many_threads_as_the_largest_blas_has_and_one_without_any(monkeypatch, libraries, threads):
     monkeypatch.setattr(parallel, "_blas", lambda: fake_blas(*libraries))
-    assert len(in_parallel(list, 5, BLOCK)) == threads
+    together = threading.Barrier(threads, timeout=30)
+
+    def work(_):
+        together.wait()  # an error unless all come
+
+    in_blocks(work, threads, BLOCK)
 
 
 def test_the_threads_of_openmp_do_not_count():
@@ -114,4 +161,4 @@ def test_the_threads_of_openmp_do_not_count():
 
     parallel._blas.cache_clear()  # found perhaps before torch came
     with threadpool_limits({"blas": 1, "openmp": 3}):
-        assert len(in_parallel(list, 3, BLOCK)) == 1
+        assert len(blocks_by_thread(3, BLOCK)) == 1

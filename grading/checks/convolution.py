@@ -17,7 +17,7 @@ CONVS = [  # shapes of x and w, conv_param, dtype
     ((2, 1, 3, 4), (2, 1, 1, 2), {"stride": 3}, "float64"),  # gaps between the windows
     ((1, 2, 2, 3), (1, 2, 2, 3), {"pad": 3}, "float64"),  # windows that see only padding
 ]
-LARGE_CONVS = [  # for the fast layer: filters that suit Winograd's algorithm or not, and several blocks
+LARGE_CONVS = [  # for the fast layer: many channels, and several blocks
     ((1, 16, 6, 5), (16, 16, 3, 3), {"stride": 2, "pad": 1}, "float64"),
     ((1, 16, 2, 3), (16, 16, 3, 3), {"pad": 3}, "float64"),
     ((2, 17, 6, 5), (16, 17, 3, 3), {"stride": 1, "pad": 2}, "float64"),

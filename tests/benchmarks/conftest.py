@@ -1,6 +1,7 @@
 """Threads shared fairly, and tables of ratios under the report of pytest-benchmark."""
 
 import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,16 @@ def same_threads():
         yield
 
 
+def processor():
+    """The processor's name, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def pytest_terminal_summary(terminalreporter, config):
-    """For each group: the median time of ours and of torch, their ratio, the floor, and the peak of our memory.
+    """For each group: the median time of ours, of torch and of the floor, both ratios, and the peak of our memory.
 
     Below, the groups that were also measured as a graph and as a formula: their times, and ours beside each.
     """
@@ -27,18 +36,20 @@ def pytest_terminal_summary(terminalreporter, config):
         if "peak" in benchmark.extra_info:
             peaks[benchmark.group] = benchmark.extra_info["peak"] / 1e6
         groups.setdefault(benchmark.group, {})[benchmark.params["side"]] = 1e3 * benchmark.stats.median
-    blas = ", ".join(sorted({info["internal_api"] for info in threadpool_info() if info["user_api"] == "blas"}))
+    libraries = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    blas = ", ".join(sorted({f"{info['internal_api']} for {info.get('architecture')}" for info in libraries}))
     write = terminalreporter.write_line
     terminalreporter.section(f"medians in ms, {THREADS} threads, float32")
+    write(processor())
     write(f"Python {platform.python_version()}, NumPy {np.__version__} ({blas}), torch {torch.__version__}\n")
-    write(f"{'':44}{'ours':>9}{'torch':>9}{'ratio':>8}{'floor':>9}{'reached':>9}{'peak MB':>9}")
+    write(f"{'':44}{'ours':>9}{'torch':>9}{'ratio':>8}{'floor':>9}{'ratio':>8}{'peak MB':>9}")
     ratios = []
     for group, ms in groups.items():
         if not {"ours", "torch"} <= ms.keys():
             continue
         ratios.append(ms["ours"] / ms["torch"])
         line = f"{group:44}{ms['ours']:9.2f}{ms['torch']:9.2f}{ratios[-1]:8.2f}"
-        line += f"{ms['floor']:9.2f}{ms['floor'] / ms['ours']:9.0%}" if "floor" in ms else " " * 18
+        line += f"{ms['floor']:9.2f}{ms['ours'] / ms['floor']:8.2f}" if "floor" in ms else " " * 17
         write((line + (f"{peaks[group]:9.0f}" if group in peaks else "")).rstrip())
     if ratios:
         write(f"{'geometric mean':44}{'':18}{np.exp(np.mean(np.log(ratios))):8.2f}")

@@ -1,8 +1,11 @@
 """Convolution, max-pooling and a training step of the three-layer net, forward and backward, beside torch.
 
 The floor of a convolution is its matrix products alone, Out = W_row X_col, dW_row = dOut X_col^T and dX_col = W_row^T
-dOut, for columns that are there already.  Winograd's way needs fewer multiplications, and may pass it.
+dOut, in the same blocks on the same threads, between arrays that exist already.
 """
+
+import functools
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from training import adam_step
 
 from cs231n import ThreeLayerConvNet
 from cs231n.fast_layers import conv_backward_fast, conv_forward_fast, max_pool_backward_fast, max_pool_forward_fast
+from cs231n.parallel import in_blocks
 
 CONVS = [  # x, w, stride, pad
     ((100, 3, 31, 31), (25, 3, 3, 3), 2, 1),
@@ -102,18 +106,20 @@ def draw(*shapes):
 
 
 def matrix_products(out, w):
-    """The three products of a convolution, for a quarter of the batch at a time."""
-    F, K, P = len(w), w[0].size, out[: len(out) // 4, 0].size
-    W_row, X_col, Out = draw((F, K), (K, P), (F, P))
-    dW_row, dX_col = np.empty_like(W_row), np.empty_like(X_col)
+    """The three products of a convolution, in its blocks."""
+    F, K, P = len(w), w[0].size, out[0, 0].size
 
-    def products():
-        for _ in range(4):
-            np.matmul(W_row, X_col, out=Out)
-            np.matmul(Out, X_col.T, out=dW_row)
-            np.matmul(W_row.T, Out, out=dX_col)
+    @functools.cache
+    def arrays(thread, n):
+        return draw((F, K), (K, n * P), (F, n * P), (F, K), (K, n * P))
 
-    return products
+    def products(block):
+        W_row, X_col, Out, dW_row, dX_col = arrays(threading.get_ident(), block.stop - block.start)
+        np.matmul(W_row, X_col, out=Out)
+        np.matmul(Out, X_col.T, out=dW_row)
+        np.matmul(W_row.T, Out, out=dX_col)
+
+    return lambda: in_blocks(products, len(out), K * P)
 
 
 def measure(benchmark, function):
