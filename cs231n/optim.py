@@ -5,12 +5,14 @@ its state, or None; whatever is absent takes its default.  State has the shape a
 The next w has the shape and dtype of w.  Raises ValueError if the shapes of w, dw and state differ, and for a config
 key that the rule does not know.
 
-Each rule states its algorithm for one block of entries; `_in_blocks` applies it to all of them.
+Each rule states its algorithm for one block of entries; `_in_blocks` applies it to all of them, on all cores.
 """
 
 import numpy as np
 
-BLOCK = 1 << 15  # entries; of 2^13 to 2^15 the least time for 10 M parameters
+from cs231n.parallel import in_blocks
+
+NUMBERS = 8  # that an update holds for each entry of w: its arguments, and a few of its intermediate results
 
 
 def sgd(w, dw, config=None):
@@ -107,13 +109,13 @@ def _with_defaults(config, w, dw, **defaults):
 
 
 def _in_blocks(update, w, dw, *states):
-    """The next w, by update(w, dw, *states), a block of entries at a time.
-
-    The arrays of a block fit into a core's cache, so only the first of update's passes over them waits for memory.
-    """
+    """The next w, by update(w, dw, *states), a block of entries at a time, on all cores."""
     next_w = np.empty_like(w, order="C")
     flat_next, *flat = (array.reshape(-1) for array in (next_w, w, dw, *states))
-    for start in range(0, w.size, BLOCK):
-        block = slice(start, start + BLOCK)
+
+    def step(block):
         flat_next[block] = update(*(array[block] for array in flat))
+
+    if w.size:
+        in_blocks(step, w.size, NUMBERS)
     return next_w

@@ -6,8 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cs231n.optim import BLOCK, RULES, adam, rmsprop, sgd, sgd_momentum
+from cs231n import parallel
+from cs231n.optim import NUMBERS, RULES, adam, rmsprop, sgd, sgd_momentum
 from cs231n.utils import rel_error
+
+BLOCK = parallel.BLOCK // NUMBERS  # entries that are updated at a time
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
