@@ -51,8 +51,9 @@ def in_blocks(work, N, numbers):
 
 def _sums(results):
     """The sum of tuples of arrays, entry by entry, in place of the first."""
-    first, *others = results
-    for other in others:
+    results = iter(results)
+    first = next(results)
+    for other in results:  # one at a time: a block's results are freed before the next block
         for total, array in zip(first, other, strict=True):
             total += array
     return first
@@ -64,7 +65,8 @@ def _pool(threads):
     return ThreadPoolExecutor(threads)
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has none of the threads
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has none of the threads
 
 
 @functools.cache
