@@ -81,10 +81,9 @@ def main(argv=None):
         return 1
     except KeyboardInterrupt as interrupt:
         cause, status = program.stopped_by(interrupt)
-        if args.command == "train":
-            logger.error("Stopped by %s; --resume continues from the last complete epoch.", cause)
-        else:
-            logger.error("Stopped by %s.", cause)
+        advice = "; --resume continues from the last complete epoch" if args.command == "train" else ""
+        if rank() == 0:  # the signal has reached each process
+            logger.error("Stopped by %s%s.", cause, advice)
         return status
 
 
