@@ -38,7 +38,7 @@ def ablate(recipe, seeds, data_dir, output_dir, device, compiled=False, overwrit
     for idea, change in ABLATIONS.items():
         if replace(recipe, **change) == recipe:
             raise ValueError(f"recipe: wanted one with all ideas, got one without {idea}")
-    output_dir = Path(output_dir)
+    output_dir = Path(output_dir).expanduser()
     runs = {
         output_dir / f"without-{idea.replace(' ', '-')}-{seed}": (idea, replace(recipe, seed=seed, **change))
         for seed in range(recipe.seed, recipe.seed + seeds)

@@ -131,12 +131,16 @@ def _add_overwrite(group):
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in output-dir")
 
 
+def _path(text):
+    return Path(text).expanduser()  # a shell leaves --output-dir=~/runs as it is
+
+
 def _add_run_options(parser, output_dir):
     group = parser.add_argument_group("the run")
     device, folder = best_device(), Path(output_dir)
     group.add_argument("--device", default=device, help=f"cuda, cuda:1, mps or cpu (default: {device})")
     group.add_argument("--data-dir", help="folder that holds CIFAR-10, or will (default: CS231N_DATA_DIR, or data/)")
-    group.add_argument("--output-dir", type=Path, default=folder, help=f"folder to write to (default: {folder})")
+    group.add_argument("--output-dir", type=_path, default=folder, help=f"folder to write to (default: {folder})")
     text = "train through torch.compile; not under bf16, the default on CUDA: see docs/gpu.md"
     group.add_argument("--compile", action="store_true", help=text)
     group.add_argument("--deterministic", action="store_true", help="make repeated runs agree bit for bit")
@@ -169,6 +173,11 @@ def _claimed_folder(args):
             raise ValueError(
                 f"{args.output_dir} has {', '.join(old)} of an earlier run: "
                 f"use --resume to continue it, --overwrite to start over, or another --output-dir"
+            )
+        if args.resume and "result.json" in old and "last.pt" not in old:
+            raise ValueError(
+                f"{args.output_dir} has the result of a run, but no last.pt to resume it from: "
+                f"use --overwrite to start over, or another --output-dir"
             )
 
     with ExitStack() as stack:

@@ -41,6 +41,7 @@ def load(path, device):
     Raises OSError where the file cannot be read, ValueError where it is damaged, has a number that is not finite, or
     was not written by `save` of this version.
     """
+    path = Path(path).expanduser()
     content = read_checked_zip(path)
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)

@@ -51,7 +51,7 @@ class Training:
 
     def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0):
         self.recipe, self.train_images, self.val_images = recipe, train, val
-        self.output_dir, self.device = Path(output_dir), train.x.device
+        self.output_dir, self.device = Path(output_dir).expanduser(), train.x.device
         self.versions = files.versions(self.device)
         self.batches = self._training_batches(workers)
         if self.batches.batch_size * recipe.last_side**2 == 1:
