@@ -62,10 +62,7 @@ class Training:
         self.average = recipe.average(self.model)
         self.optimizers = recipe.optimizers(self.model, self.device)
         self.steps = recipe.epochs * self.batches.steps
-        self.schedules = [
-            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate((step + 0.5) / self.steps))
-            for optimizer in self.optimizers
-        ]
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate) for optimizer in self.optimizers]
         self.epoch, self.training_seconds, self.warm_up_seconds = 0, 0.0, 0.0
         self.history, self.best, self.best_val_acc = [], None, -1.0
         self.net = self.model  # what training calls: the model, perhaps wrapped for several processes or compiled
@@ -76,6 +73,10 @@ class Training:
         self.compiled = compiled
         if compiled:
             self.net = torch.compile(self.net)
+
+    def _rate(self, step):
+        """The factor on the learning rate at the middle of a step; PyTorch asks for one more than there are."""
+        return self.recipe.rate((min(step, self.steps - 1) + 0.5) / self.steps)
 
     def _training_batches(self, workers):
         recipe, images = self.recipe, self.train_images

@@ -147,6 +147,12 @@ def test_the_tiny_preset_is_a_small_change_of_each_recipe(tmp_path):
         assert len(read_csv(folder / "log.csv")) == 2
 
 
+@pytest.mark.parametrize("recipe", ["classic", "speedrun"])
+@pytest.mark.parametrize("train_images", [1, 64])
+def test_a_run_takes_one_image_and_all_of_them(recipe, train_images, tmp_path):
+    assert main(in_folder(tmp_path, "--recipe", recipe, f"--train-images={train_images}")) == 0
+
+
 def test_the_stand_in_is_named_wherever_its_result_is(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: read_small(name="Shapes10"))
