@@ -82,7 +82,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_what_has_no_end_is_ended(tmp_path, serve, monkeypatch, kind):
-    monkeypatch.setattr(download, "PATIENCE", 0.15)
+    monkeypatch.setattr(download, "PATIENCE", 0.1)
     start = time.monotonic()
     with pytest.raises((OSError, ValueError)):
         download.resume(serve(*ENDLESS[kind]), tmp_path / "a.part", 10e3, 1_000_000)
@@ -182,7 +182,7 @@ def test_a_redirect_is_followed(tmp_path, serve):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpcore leaves the socket to gc
 def test_an_https_host_that_does_not_speak_tls_is_an_error(tmp_path, serve, monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE", 0.15)
+    monkeypatch.setattr(download, "PATIENCE", 0.1)
     for pieces in ([b"no TLS\r\n"], repeat(b"")):
         with pytest.raises(Exception, match=r"SSL|^$"):
             download.resume(serve(pieces, 0.05).replace("http:", "https:"), tmp_path / "a.part", 0, 1000)
