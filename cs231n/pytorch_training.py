@@ -48,7 +48,7 @@ class Training:
 
     def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0):
         self.recipe, self.train_images, self.val_images = recipe, train, val
-        self.output_dir, self.device = Path(output_dir), train.x.device
+        self.output_dir, self.device = Path(output_dir).expanduser(), train.x.device
         self.versions = files.versions(self.device)
         self.batches = self._training_batches(workers)
         self.model = self._first_model().to(self.device, memory_format=memory_format(self.device))
