@@ -2,7 +2,8 @@
 
 Every file of the data set has a published MD5.  A folder whose files match is whole, and any other counts as absent.
 A download continues where it was cut off, from whichever mirror answers.  It is unpacked beside the data's final
-place and renamed into it at the end.
+place and renamed into it at the end.  Every download ends: hosts and archives are limited in time and size, and
+whatever goes wrong becomes a DownloadError of one line.
 Source: Krizhevsky, Learning multiple layers of features from tiny images, 2009, chapter 3.
 
 Two environment variables are read.  CS231N_DATA_DIR names the folder that holds the data, or will.
@@ -10,34 +11,34 @@ CS231N_CIFAR10_URL names another source in place of the mirrors: a URL, or the p
 """
 
 import argparse
+import bz2
+import contextlib
 import errno
+import functools
 import gzip
 import hashlib
 import logging
 import lzma
 import os
 import pickle
-import shutil
 import sys
 import tarfile
-import threading
+import textwrap
 import time
-import zlib
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import url2pathname
 
 import numpy as np
 
-from cs231n import shapes10
+from cs231n import download, shapes10
 from cs231n.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-py"
+NOTE = ".last-failure.json"
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -54,19 +55,26 @@ MIRRORS = (
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
 )
 
-PATIENCE = 8.0  # seconds that a host may be silent
 SLOW = 200e3  # bytes per second; in the first round, a slower mirror is left for the next one
+SLOWEST = 10e3  # bytes per second; later, too
+LONGEST = 6 * 3600.0  # seconds after which no further round begins; at SLOWEST, the whole archive takes 5 hours
 RETRY_AFTER = 3600.0  # seconds after a failed download before `retry=False` tries again
-CHUNK = 1 << 18  # bytes
+
+LARGEST_DOWNLOAD = 200_000_000  # bytes; the published archive has 170 million, and 186 million without compression
+LARGEST_ARCHIVE = 1 << 29  # bytes of an archive that are looked at, before and after each decompression
 LARGEST_FILE = 1 << 26  # bytes; the largest that belongs here has 31 million
+LARGEST_HEADERS = 1 << 20  # bytes of an archive's headers that are read; the published one has 6 thousand
+OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by the first bytes of a file
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 class DownloadError(RuntimeError):
     """CIFAR-10 is absent and could not be downloaded; the message says why, and what to do."""
 
 
-class DamagedArchive(DownloadError):
+class DamagedArchive(ValueError):
     """An archive does not hold the published files."""
 
 
@@ -77,9 +85,20 @@ def data_dir():
     installed without its project, .cache/cs231n in the user's home.
     """
     if given := os.environ.get("CS231N_DATA_DIR"):
-        return Path(given).expanduser()
+        return _first_meant(given)
     project = Path(__file__).resolve().parents[1]
-    return project / "data" if (project / "pyproject.toml").is_file() else Path.home() / ".cache" / "cs231n"
+    return project / "data" if (project / "pyproject.toml").is_file() else _absolute("~/.cache/cs231n")
+
+
+def _folder(folder):
+    return _absolute(folder) if folder else data_dir()
+
+
+def _absolute(path):
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+_first_meant = functools.cache(_absolute)  # a program that changes its folder still means the same data
 
 
 def find_cifar10(folder=None):
@@ -93,12 +112,10 @@ def find_cifar10(folder=None):
 
 def _places(folder):
     """Where `find_cifar10` looks, in order."""
-    if folder is not None:
-        folders = [Path(folder)]
-    elif os.environ.get("CS231N_DATA_DIR"):
-        folders = [data_dir()]
-    else:
-        folders = [Path.cwd() / "data", data_dir()]
+    folders = [_folder(folder)]
+    if not folder and not os.environ.get("CS231N_DATA_DIR"):
+        with contextlib.suppress(FileNotFoundError):  # the current folder may have been removed
+            folders.insert(0, Path.cwd() / "data")
     places = [place for folder in folders for place in (folder / FOLDER, folder.parent / FOLDER, folder)]
     return list(dict.fromkeys(places))
 
@@ -111,32 +128,32 @@ def fetch_cifar10(folder=None, retry=True):
     retry: False does not ask the same hosts again within an hour of a failure.
     Raises DownloadError if the data cannot be downloaded or written, within seconds if no host answers.
     """
-    from filelock import FileLock  # here: 35 ms of start-up, and most calls find the data
-
-    if found := find_cifar10(folder):
-        return found
-    for place in _places(folder):
-        if place.name == FOLDER and place.exists():
-            logger.warning("%s is incomplete or damaged, and counts as absent.", place)
-    folder = data_dir() if folder is None else Path(folder)
     given = os.environ.get("CS231N_CIFAR10_URL")
     sources = [given] if given else list(MIRRORS)
-    failure = folder / ".last-failure.json"
-    if not retry:
-        _raise_late_failure(failure, sources)
     try:
+        if found := find_cifar10(folder):
+            return found
+        for place in _places(folder):
+            if place.name == FOLDER and os.path.exists(place):
+                logger.warning("%s is incomplete or damaged, or may not be read, and counts as absent.", place)
+        folder = _folder(folder)
+        if not retry:
+            _raise_late_failure(folder, sources)
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # a second process waits here, and then finds what the first downloaded
+        with _sole_writer(folder):  # a second process waits here, and then finds what the first downloaded
             found = find_cifar10(folder) or _obtain(sources, folder)
-    except (DownloadError, OSError) as error:
+            with contextlib.suppress(OSError):
+                (folder / NOTE).unlink()
+            return found
+    except DownloadError:  # that of the last try
+        raise
+    except Exception as error:  # hosts, archives and disks make the libraries raise nearly anything
         where = "CS231N_CIFAR10_URL" if given else f"its {len(sources)} hosts"
-        message = f"CIFAR-10 could not be downloaded from {where} to {folder}: {_full_disk(error, folder) or error}"
-        message += ". Once that is fixed, `make get-data` continues; or put a copy of cifar-10-batches-py there, or set"
-        message += " CS231N_CIFAR10_URL to an archive of it."
-        _note_failure(failure, sources, message)
+        message = f"CIFAR-10 could not be downloaded from {where} to {folder}: {_reason(error)}. Once that is fixed,"
+        message += " `make get-data` continues; or put a copy of cifar-10-batches-py there, set CS231N_DATA_DIR to"
+        message += " another folder, or set CS231N_CIFAR10_URL to an archive of it."
+        _note_failure(folder, sources, message)
         raise DownloadError(message) from error
-    failure.unlink(missing_ok=True)
-    return found
 
 
 def read_cifar10(folder):
@@ -182,56 +199,93 @@ class _Kept:
 
 
 def _is_whole(place):
-    """Whether a folder holds every file of CIFAR-10, each with its published MD5."""
+    """Whether a folder holds every file of CIFAR-10, each with its published MD5.  One that cannot be read does not."""
     paths = {name: place / name for name in MD5}
-    return all(path.is_file() for path in paths.values()) and all(
-        _md5(path.read_bytes()) == MD5[name] for name, path in paths.items()
-    )
+    try:
+        return all(path.is_file() for path in paths.values()) and all(
+            _md5(path.read_bytes()) == MD5[name] for name, path in paths.items()
+        )
+    except OSError:
+        return False
 
 
 def _md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
+@contextlib.contextmanager
+def _sole_writer(folder):
+    """Wait until no other process downloads to a folder, and keep others waiting until the end of the with."""
+    from filelock import FileLock, Timeout  # here: 35 ms of start-up, and most calls find the data
+
+    lock = FileLock(folder / ".lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.warning("Another process is downloading CIFAR-10 to %s; waiting for it.", folder)
+            lock.acquire(timeout=LONGEST)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        logger.warning("%s has no file locks (%s): download from one process at a time.", folder, error.strerror)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _obtain(sources, folder):
     """Try the sources in turn, round after round while a round still downloads something, and unpack the data."""
+    part, place = folder / "cifar-10-python.tar.gz.part", folder / FOLDER
+    for path, fits in ((part, part.is_file()), (place, place.is_dir())):
+        if os.path.lexists(path) and not fits:
+            raise FileExistsError(f"something else has the name {path}; move it away")
     if path := _local_path(sources[0]):
         return _unpack(path, folder)
-    part = folder / "cifar-10-python.tar.gz.part"
-    sources, faults = _answering(sources)
-    have, slowest = _size(part), SLOW
-    while True:
+    faults = download.faults_of(sources)
+    sources = [url for url in sources if url not in faults]
+    have, slowest, end = download.size(part), SLOW, time.monotonic() + LONGEST
+    while sources and time.monotonic() < end:
         for url in list(sources):
             try:
                 return _obtain_from(url, part, slowest)
-            except DamagedArchive as error:
-                sources.remove(url)
-                faults[url] = error
-            except (OSError, HTTPException) as error:
-                if _full_disk(error, folder):
+            except Exception as error:  # a host's fault costs that host only
+                if getattr(error, "errno", None) in FULL_DISK:
+                    part.unlink(missing_ok=True)
                     raise
+                if isinstance(error, DamagedArchive | download.TooLarge):
+                    sources.remove(url)
                 faults[url] = error
-        if not sources or _size(part) <= have:
-            raise DownloadError(_summary(faults))
-        have, slowest = _size(part), 0
+        if download.size(part) - have < SLOWEST * download.PATIENCE:
+            break
+        have, slowest = download.size(part), SLOWEST
+    raise ConnectionError(_summary(faults))
 
 
 def _summary(faults):
     """Each fault once, after the names of the hosts that have it."""
     hosts = {}
     for url, fault in faults.items():
-        reason = fault if isinstance(fault, HTTPError) else getattr(fault, "reason", fault)  # out of a URLError
-        hosts.setdefault(str(reason), []).append(urlsplit(url).netloc)
+        hosts.setdefault(_reason(fault), []).append(download.host(url))
     return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in hosts.items())
+
+
+def _reason(error):
+    """What an error says, on one line."""
+    if getattr(error, "errno", None) in FULL_DISK:
+        return f"the disk is full ({error}); the download and its unpacking take 360 MB"
+    unsaid = f"silent for {download.PATIENCE:g} s" if isinstance(error, TimeoutError) else type(error).__name__
+    return textwrap.shorten(str(error), 1000) or unsaid
 
 
 def _obtain_from(url, part, slowest):
     """Download the rest of `part` and unpack it.  If another host began it and it is damaged, start over once."""
-    begun = part.exists()
+    begun = download.size(part) > 0
     try:
-        _download(url, part, slowest)
+        download.resume(url, part, slowest, LARGEST_DOWNLOAD)
         found = _unpack(part, part.parent)
-    except DamagedArchive:
+    except (DamagedArchive, download.TooLarge):
         part.unlink()
         if not begun:
             raise
@@ -240,153 +294,142 @@ def _obtain_from(url, part, slowest):
     return found
 
 
-def _download(url, part, slowest):
-    """Append the rest of url to the file `part`.  Raises OSError if the connection or the disk fails."""
-    from tqdm.auto import tqdm  # here: 60 ms of start-up
-
-    have = _size(part)
-    try:
-        response = _request(url, f"{have}-")
-    except HTTPError as error:
-        if have and error.code == 416:  # the part is complete
-            return
-        raise
-    with response, open(part, "ab") as file:
-        if have and response.status != 206:  # a host that ignores Range sends everything again
-            file.truncate(have := 0)
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        host, start = urlsplit(url).netloc, time.monotonic()
-        with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"CIFAR-10 from {host}") as bar:
-            while chunk := response.read1(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-                seconds = time.monotonic() - start
-                if seconds > PATIENCE and file.tell() - have < slowest * seconds:
-                    raise TimeoutError(f"slower than {slowest / 1e3:.0f} kB/s")
-    if total is not None and _size(part) < total:
-        raise ConnectionError(f"cut off after {_size(part)} of {total} bytes")
-
-
-def _request(url, byte_range):
-    try:
-        return urlopen(Request(url, headers={"Range": f"bytes={byte_range}"}), timeout=PATIENCE)
-    except HTTPError as error:
-        error.close()  # it holds the connection
-        raise
-
-
 def _unpack(archive, folder):
-    """Extract the files of CIFAR-10 from an archive, by name, and move them into place once each is verified.
+    """Extract the files of CIFAR-10 from an archive and move them into place once each is verified.
 
-    Nothing else is extracted, and no name in the archive becomes a path.  Raises DamagedArchive.
+    A file is known by its name, in whatever folder of the archive, and its MD5.  Nothing else is extracted, no name in
+    the archive becomes a path, and no file of another name is removed.  Raises DamagedArchive.
     """
     beside, place = folder / f"{FOLDER}.unpacking", folder / FOLDER
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    missing = dict(MD5)
     try:
+        beside.mkdir(exist_ok=True)
         for name, content in _members(archive):
-            if _md5(content) != MD5[name]:
-                raise DamagedArchive(f"{archive.name}: {name} is not the published file")
-            (beside / name).write_bytes(content)
-        if missing := [name for name in MD5 if not (beside / name).exists()]:
-            raise DamagedArchive(f"{archive.name} lacks {', '.join(missing)}")
-        shutil.rmtree(place, ignore_errors=True)  # if it exists, it is not whole
-        os.replace(beside, place)
+            if _md5(content) == missing.get(name):
+                (beside / name).write_bytes(content)
+                del missing[name]
+        if missing:
+            raise DamagedArchive(f"{archive.name} lacks the published {', '.join(missing)}")
+        if not place.exists():
+            os.rename(beside, place)
+        else:  # it is not whole, but it may hold files of the user's
+            for name in MD5:
+                os.replace(beside / name, place / name)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for name in MD5:
+                (beside / name).unlink(missing_ok=True)
+            beside.rmdir()
     return place
 
 
 def _members(archive):
     """Yield the name and the content of each regular file in an archive whose name is one of CIFAR-10's."""
-    try:
-        with tarfile.open(archive, "r:*") as tar:
-            for member in tar:
-                folder, _, name = member.name.removeprefix("./").rpartition("/")
-                if folder == FOLDER and name in MD5 and member.isreg() and member.size <= LARGEST_FILE:
-                    yield name, tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
-        raise DamagedArchive(f"{archive.name} is not a whole archive ({reason})") from error
-
-
-def _answering(urls):
-    """Ask all urls for one byte, at the same time.  Returns those that answer in time, and the others' faults."""
-    faults = {}
-
-    def ask(url):
+    with open(archive, "rb") as file:
         try:
-            with _request(url, "0-0") as response:
-                response.read(1)
-            del faults[url]
-        except (OSError, HTTPException, ValueError) as error:
-            faults[url] = error
+            capped = _Capped(_decompressed(file), LARGEST_HEADERS)
+            with tarfile.open(fileobj=capped, mode="r:") as tar:
+                for member in tar:
+                    name = member.name.rpartition("/")[2]
+                    regular = member.isreg() and not member.issparse() and member.size <= LARGEST_FILE
+                    if name in MD5 and regular:
+                        capped.left += member.size
+                        yield name, tar.extractfile(member).read()
+        except MemoryError:
+            raise
+        except Exception as error:  # a foreign file makes tarfile and the decompressors raise nearly anything
+            raise DamagedArchive(f"{archive.name} cannot be read as a tar archive ({_reason(error)})") from error
 
-    asking = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
-    for url, thread in zip(urls, asking, strict=True):
-        faults[url] = f"silent for {PATIENCE:g} s"
-        thread.start()
-    deadline = time.monotonic() + PATIENCE
-    for thread in asking:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    faults = dict(faults)
-    return [url for url in urls if url not in faults], faults
+
+def _decompressed(file):
+    """The tar in a file, which may be compressed twice: some programs that download a .gz compress it again."""
+    for _ in range(3):
+        start = file.peek(6)
+        if start.startswith(b"PK"):
+            raise ValueError("it is a zip archive, to be unpacked by hand")
+        opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), None)
+        if opener is None:
+            return file
+        file = opener(_Capped(file, LARGEST_ARCHIVE))
+    raise ValueError("it is compressed more than twice")
+
+
+class _Capped:
+    """A file for tarfile and the decompressors, which believe every size that an archive states.
+
+    It can be read up to LARGEST_ARCHIVE, and `left` bytes of it in all; bytes that are skipped do not count.
+    """
+
+    def __init__(self, file, left):
+        self.file, self.left = file, left
+        self.tell, self.seekable = file.tell, file.seekable
+
+    def read(self, size):
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise ValueError("its headers are larger than those of an archive of CIFAR-10")
+        return self.file.read(size)
+
+    def seek(self, position, whence=os.SEEK_SET):
+        if position > LARGEST_ARCHIVE:
+            raise ValueError(f"it has more than {LARGEST_ARCHIVE} bytes")
+        return self.file.seek(position, whence)
 
 
 def _local_path(source):
-    """The path that a source names, if it is a local one; else None.  Raises DownloadError if there is no such file."""
+    """The path that a source names, if it is a local one; else None.  Raises OSError if there is no such file."""
     url = urlsplit(source)
-    if url.scheme in ("http", "https", "ftp"):
+    if "://" in source and url.scheme != "file":
         return None
-    path = Path(url2pathname(url.path)) if url.scheme == "file" else Path(source).expanduser()
+    path = Path(url2pathname(url.path)) if url.scheme == "file" else _first_meant(source)
     if not path.is_file():
-        raise DownloadError(f"there is no archive {path}")
+        raise FileNotFoundError(f"there is no archive {path}")
     return path
 
 
-def _size(path):
-    return path.stat().st_size if path.exists() else 0
-
-
-def _full_disk(error, folder):
-    """What to say about an error if a full disk caused it; else None."""
-    if getattr(error, "errno", None) in FULL_DISK:
-        return f"the disk of {folder} is full; the download and its unpacking take 360 MB"
-    return None
-
-
-def _note_failure(path, sources, message):
+def _note_failure(folder, sources, message):
     try:
-        write_json(path, {"sources": sources, "message": message})
-    except OSError:
-        logger.info("%s could not be written", path)
+        write_json(Path(folder, NOTE), {"sources": sources, "message": message, "time": time.time()})
+    except Exception:  # what is wrong may be the folder
+        logger.info("The failure could not be noted in %s", folder)
 
 
-def _raise_late_failure(path, sources):
+def _raise_late_failure(folder, sources):
     """Raise DownloadError if the same sources failed less than RETRY_AFTER ago."""
     try:
-        late, note = time.time() - path.stat().st_mtime < RETRY_AFTER, read_json(path)
-    except (OSError, ValueError):
+        note = read_json(folder / NOTE)
+        late = note["sources"] == sources and 0 <= time.time() - note["time"] < RETRY_AFTER
+        message = str(note["message"])
+    except Exception:  # there is none, or it is not one of ours
         return
-    if late and note["sources"] == sources:
-        raise DownloadError(note["message"])
+    if late:
+        raise DownloadError(message)
 
 
 def main(argv=None):
-    """The command line.  Returns the exit status: 0 if the data is there in the end, else 1."""
+    """The command line.  Returns the exit status: 0 if the data is there in the end, 130 after Ctrl-C, else 1."""
     parser = argparse.ArgumentParser(prog="python -m cs231n.cifar10", description="Download CIFAR-10 and verify it.")
     parser.add_argument("--data-dir", help="the folder that holds it, or will (default: CS231N_DATA_DIR, or data/)")
     parser.add_argument("--or-stand-in", action="store_true", help="if that fails, draw the stand-in Shapes10")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request
     try:
-        logger.info("CIFAR-10 is whole, in %s", fetch_cifar10(args.data_dir, retry=not args.or_stand_in))
+        return _get_data(args.data_dir, args.or_stand_in)
+    except KeyboardInterrupt:
+        logger.error("Interrupted; the same command continues.")
+        return 130
+
+
+def _get_data(folder, or_stand_in):
+    """Download CIFAR-10, or draw its stand-in; returns the exit status."""
+    try:
+        logger.info("CIFAR-10 is whole, in %s", fetch_cifar10(folder, retry=not or_stand_in))
     except DownloadError as error:
         logger.error("%s", error)
-        if not args.or_stand_in:
+        if not or_stand_in:
             return 1
-        shapes10.load(args.data_dir or data_dir())
+        shapes10.load(folder or data_dir())
         logger.warning("NOT CIFAR-10: the drawn stand-in Shapes10 is used in its place.")
     return 0
 

@@ -131,8 +131,9 @@ def _add_overwrite(group):
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in output-dir")
 
 
-def _path(text):
-    return Path(text).expanduser()  # a shell leaves --output-dir=~/runs as it is
+def _path(name):
+    """A path; no shell expands the ~ of --output-dir=~/runs."""
+    return Path(name).expanduser()
 
 
 def _add_run_options(parser, output_dir):

@@ -15,6 +15,7 @@ float32, whose rounding IEEE 754 fixes.  exp, cos and sums over an array are avo
 """
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def load(folder):
     there; a folder that cannot be written to is not an error.
     Returns x_train (50000, 3, 32, 32) uint8, y_train (50000,) int64, x_test (10000, 3, 32, 32) and y_test (10000,).
     """
-    path = Path(folder) / "shapes10.npz"
+    path = Path(os.path.expanduser(folder)) / "shapes10.npz"
     images, labels = _read(path) or _keep(path, *draw(TRAIN + TEST, SEED))
     return images[:TRAIN], labels[:TRAIN], images[TRAIN:], labels[TRAIN:]
 
@@ -203,7 +204,7 @@ def _lay(canvas, distance, colour, opacity=1):
 
 def _read(path):
     """Images and labels from a file that `_keep` wrote; None unless it is there, whole, and what `draw` gives."""
-    if not path.exists():
+    if not os.path.isfile(path):
         return None
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -225,6 +226,6 @@ def _keep(path, images, labels):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             np.savez(file, images=images, labels=labels)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no path has a null character
         logger.info("Shapes10 cannot be written to %s, so it is drawn at each call: %s", path, error)
     return images, labels

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground floor up; a module imports from earlier lines alone.
 ORDER = """
 arguments files program
-shapes10 cifar10
+shapes10 download cifar10
 layers batchnorm dropout conv_layers parallel fast_layers layer_utils optim
 utils
 softmax_net fully_connected_net cnn_model trainer
@@ -23,7 +23,8 @@ pytorch_predict pytorch_ablation pytorch_cifar10
 __init__
 """.split()  # noqa: SIM905
 NUMPY_ONLY = ORDER[: ORDER.index("plots")]
-LIBRARIES = {"numpy", "tqdm", "threadpoolctl", "filelock"}  # what the core may import, beside Python's own
+# What the core may import, beside Python's own.
+LIBRARIES = {"numpy", "tqdm", "threadpoolctl", "filelock", "httpx", "anyio", "certifi"}
 
 
 def sources(package):
@@ -142,7 +143,7 @@ def test_a_module_that_runs_as_a_program_is_not_imported_with_its_package():
 
 
 def test_import_cs231n_loads_no_torch_and_no_matplotlib():
-    code = "import sys, cs231n; print({'torch', 'matplotlib', 'tqdm', 'filelock'} & sys.modules.keys())"
+    code = "import sys, cs231n; print({'torch', 'matplotlib', 'tqdm', 'filelock', 'httpx'} & sys.modules.keys())"
     child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert child.stdout == "set()\n"
 

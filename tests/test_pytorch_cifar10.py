@@ -111,6 +111,11 @@ def test_the_configuration_and_the_versions_are_beside_the_checkpoint(tmp_path):
     assert configuration["options"] == options
 
 
+def test_a_tilde_in_the_output_folder_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert pytorch_cifar10._parse(["train", "--output-dir=~/runs"]).output_dir == tmp_path / "runs"
+
+
 def test_the_run_is_deterministic_where_asked(tmp_path, monkeypatch):
     seen = []
     run = Training.run

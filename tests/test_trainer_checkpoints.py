@@ -64,6 +64,15 @@ def rewrite(path, meta=None, remove=(), **arrays):
 # Resuming
 
 
+def test_a_tilde_in_a_checkpoints_name_is_the_users_home(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    trained(small_net(), checkpoint_name="~/run")
+    assert [path.name for path in tmp_path.rglob("*")] == ["home", "run.npz"]
+    resume("~/run", small_net())
+
+
 @pytest.mark.parametrize(
     ("rule", "dtype"),
     [("sgd", np.float64), ("sgd_momentum", np.float32), ("rmsprop", np.float64), ("adam", np.float32)],
