@@ -8,7 +8,7 @@ the pixels of a group of channels.  Arrays are float32 or float64, and results h
 
 import numpy as np
 
-from cs231n.arguments import check_keys
+from cs231n.arguments import check_count, check_dout, check_floats, check_keys, check_number
 
 
 def batchnorm_forward(x, gamma, beta, bn_param):
@@ -26,11 +26,10 @@ def batchnorm_forward(x, gamma, beta, bn_param):
     Raises ValueError if shapes or bn_param do not fit.
     Source: Ioffe and Szegedy, Batch normalization, ICML 2015, algorithm 1.
     """
+    x, gamma, beta = check_floats(x=x, gamma=gamma, beta=beta)
     _check_shapes(x, gamma, beta)
     _check_param("bn_param", bn_param, ("mode", "eps", "momentum", "running_mean", "running_var"))
-    for name in ("running_mean", "running_var"):
-        if name in bn_param and bn_param[name].shape != gamma.shape:
-            raise ValueError(f"bn_param[{name!r}]: wanted shape {gamma.shape}, got {bn_param[name].shape}")
+    _check_running(bn_param, gamma.shape)
     mode, eps, momentum = bn_param.get("mode"), float(bn_param.get("eps", 1e-5)), float(bn_param.get("momentum", 0.9))
     if mode == "train":
         xhat, *statistics = _standardize(x, eps, axis=0)
@@ -54,10 +53,11 @@ def batchnorm_backward(dout, cache):
     """Gradients of `batchnorm_forward`, by walking its computational graph backwards, one operation a line.
 
     The graph: mu = mean(x), xc = x - mu, var = mean(xc^2), std = sqrt(var + eps), inv = 1 / std, xhat = xc * inv.
-    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of dout's dtype.  In test mode mu and var are
+    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of x's dtype.  In test mode mu and var are
     constants.
     """
     xhat, gamma, std, mode = cache
+    dout = check_dout(dout, xhat.shape, xhat.dtype)
     N = len(dout)
     dbeta = dout.sum(axis=0)  # out = gamma * xhat + beta
     dgamma = (dout * xhat).sum(axis=0)
@@ -82,9 +82,10 @@ def batchnorm_backward_alt(dout, cache):
     dx = (N dxhat - sum dxhat - xhat * sum(dxhat * xhat)) / (N std), where dxhat = gamma * dout and the sums run over
     the batch.  gamma is the same for the whole batch and can be taken out of the sums, which are then dbeta and dgamma.
     The lines below work in place: dx is the only new (N, D) array.
-    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of dout's dtype.
+    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of x's dtype.
     """
     xhat, gamma, std, mode = cache
+    dout = check_dout(dout, xhat.shape, xhat.dtype)
     N = len(dout)
     dbeta = dout.sum(axis=0)
     dgamma = np.einsum("nd,nd->d", dout, xhat)
@@ -107,6 +108,7 @@ def layernorm_forward(x, gamma, beta, ln_param):
     Raises ValueError if shapes or ln_param do not fit.
     Source: Ba, Kiros and Hinton, Layer normalization, 2016, section 3.
     """
+    x, gamma, beta = check_floats(x=x, gamma=gamma, beta=beta)
     _check_shapes(x, gamma, beta)
     _check_param("ln_param", ln_param, ("mode", "eps"))
     xhat, _, _, std = _standardize(x, float(ln_param.get("eps", 1e-5)), axis=1)
@@ -119,9 +121,10 @@ def layernorm_backward(dout, cache):
     """Gradients of `layernorm_forward`: the closed form of batch norm, with the means over the features.
 
     dx = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / std, where dxhat = gamma * dout.
-    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of dout's dtype.
+    dout (N, D) float.  Returns dx (N, D), dgamma (D,), dbeta (D,), of x's dtype.
     """
     xhat, gamma, std = cache
+    dout = check_dout(dout, xhat.shape, xhat.dtype)
     dbeta = dout.sum(axis=0)
     dgamma = np.einsum("nd,nd->d", dout, xhat)
     return _standardize_backward(dout * gamma, xhat, std), dgamma, dbeta
@@ -135,6 +138,7 @@ def spatial_batchnorm_forward(x, gamma, beta, bn_param):
     Raises ValueError if shapes or bn_param do not fit.
     Source: Ioffe and Szegedy, Batch normalization, ICML 2015, section 3.2.
     """
+    check_floats(x=x, gamma=gamma, beta=beta)
     _check_images(x, gamma, beta, [x.shape[1:2]])
     out, cache = batchnorm_forward(_pixels(x), gamma, beta, bn_param)
     return _images(out, x.shape), cache
@@ -143,8 +147,9 @@ def spatial_batchnorm_forward(x, gamma, beta, bn_param):
 def spatial_batchnorm_backward(dout, cache):
     """Gradients of `spatial_batchnorm_forward`: those of `batchnorm_forward`, with pixels as examples.
 
-    dout (N, C, H, W) float.  Returns dx (N, C, H, W), dgamma (C,), dbeta (C,), of dout's dtype.
+    dout (N, C, H, W) float.  Returns dx (N, C, H, W), dgamma (C,), dbeta (C,), of x's dtype.
     """
+    check_floats(dout=dout)
     dx, dgamma, dbeta = batchnorm_backward_alt(_pixels(dout), cache)
     return _images(dx, dout.shape), dgamma, dbeta
 
@@ -171,10 +176,12 @@ def spatial_groupnorm_forward(x, gamma, beta, G, gn_param):
     Raises ValueError if shapes or gn_param do not fit, or G does not divide C.
     Source: Wu and He, Group normalization, ECCV 2018, section 3, equations 1, 2, 6 and 7.
     """
+    x, gamma, beta = check_floats(x=x, gamma=gamma, beta=beta)
     C = x.shape[1] if x.ndim == 4 else 0
     _check_images(x, gamma, beta, [(C,), (1, C, 1, 1)])
     _check_param("gn_param", gn_param, ("mode", "eps"))
-    if not isinstance(G, (int, np.integer)) or G < 1 or C % G:
+    check_count("G", G, 1)
+    if C % G:
         raise ValueError(f"G: wanted a number of groups that divides the {C} channels, got {G}")
     xhat, _, _, std = _standardize(x.reshape(len(x) * G, -1), float(gn_param.get("eps", 1e-5)), axis=1)
     xhat = xhat.reshape(x.shape)
@@ -187,9 +194,10 @@ def spatial_groupnorm_backward(dout, cache):
     """Gradients of `spatial_groupnorm_forward`: the closed form of layer norm, with the means over each group.
 
     dout (N, C, H, W) float.  Returns dx (N, C, H, W), and dgamma and dbeta in the shapes of gamma and beta, all of
-    dout's dtype.
+    x's dtype.
     """
     xhat, gamma, std = cache
+    dout = check_dout(dout, xhat.shape, xhat.dtype)
     dbeta = dout.sum(axis=(0, 2, 3)).reshape(gamma.shape)
     dgamma = np.einsum("nchw,nchw->c", dout, xhat).reshape(gamma.shape)
     dxhat = dout * gamma.reshape(-1, 1, 1)
@@ -246,7 +254,13 @@ def _check_images(x, gamma, beta, shapes):
 
 def _check_param(name, param, known):
     check_keys(name, param, known)
-    if not param.get("eps", 0) >= 0:
-        raise ValueError(f"{name}['eps']: wanted 0 or more, got {param['eps']}")
-    if not 0 <= param.get("momentum", 0) <= 1:
-        raise ValueError(f"{name}['momentum']: wanted 0 to 1, got {param['momentum']}")
+    check_number(f"{name}['eps']", param.get("eps", 0))
+    check_number(f"{name}['momentum']", param.get("momentum", 0), most=1)
+
+
+def _check_running(bn_param, shape):
+    for name in ("running_mean", "running_var"):
+        if name in bn_param:
+            check_floats(**{f"bn_param[{name!r}]": bn_param[name]})
+            if bn_param[name].shape != shape:
+                raise ValueError(f"bn_param[{name!r}]: wanted shape {shape}, got {bn_param[name].shape}")

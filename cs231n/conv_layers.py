@@ -6,7 +6,7 @@ results have the dtype of the input.  `cs231n.fast_layers` computes the same wit
 
 import numpy as np
 
-from cs231n.arguments import check_count, check_keys
+from cs231n.arguments import check_count, check_dout, check_floats, check_keys
 
 
 def conv_forward_naive(x, w, b, conv_param):
@@ -19,6 +19,7 @@ def conv_forward_naive(x, w, b, conv_param):
     Mathematicians call this the cross-correlation; their convolution mirrors the filters first.
     Source: LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE 86, 1998, section II.A.
     """
+    x, w, b = check_floats(x=x, w=w, b=b)
     shape, s, pad = conv_geometry(x, w, b, conv_param)
     KH, KW = w.shape[2:]
     xp = pad_images(x, pad)
@@ -32,12 +33,12 @@ def conv_forward_naive(x, w, b, conv_param):
 def conv_backward_naive(dout, cache):
     """Gradients of `conv_forward_naive`: dout[n,f,i,j] flows to every factor of the sum that made out[n,f,i,j].
 
-    dout (N, F, H_out, W_out) float.  Returns dx (N, C, H, W), dw (F, C, KH, KW), db (F,), of the dtypes of x, w and b.
+    dout (N, F, H_out, W_out) float.  Returns dx (N, C, H, W), dw (F, C, KH, KW), db (F,), of x's dtype.
     Raises ValueError if dout does not have the shape of out.  Derived in notebook 04, section 4.2.
     """
     x, w, b, conv_param = cache
     shape, s, pad = conv_geometry(x, w, b, conv_param)
-    check_dout(dout, shape)
+    dout = check_dout(dout, shape, x.dtype)
     KH, KW = w.shape[2:]
     xp = pad_images(x, pad)
     dxp, dw, db = np.zeros_like(xp), np.zeros_like(w), np.zeros_like(b)
@@ -74,7 +75,7 @@ def max_pool_backward_naive(dout, cache):
     """
     x, pool_param = cache
     shape, s, (PH, PW) = pool_geometry(x, pool_param)
-    check_dout(dout, shape)
+    dout = check_dout(dout, shape, x.dtype)
     dx = np.zeros_like(x)
     for n, c, i, j in np.ndindex(shape):
         rows, columns = slice(i * s, i * s + PH), slice(j * s, j * s + PW)
@@ -96,26 +97,19 @@ def conv_geometry(x, w, b, conv_param):
             f"wanted x (N, C, H, W), w (F, C, KH, KW) and b (F,), none of them empty, "
             f"got x {x.shape}, w {w.shape} and b {b.shape}"
         )
-    if x.dtype.kind != "f":
-        raise ValueError(f"x: wanted floats, got {x.dtype}; x.astype(np.float32) makes them")
     padded = x.shape[2] + 2 * pad, x.shape[3] + 2 * pad
     return (len(x), len(w), *output_size(padded, w.shape[2:], s)), s, pad
 
 
 def pool_geometry(x, pool_param):
     """The shape of a pooling's output, its stride and its window (PH, PW).  Raises ValueError for bad arguments."""
+    check_floats(x=x)
     names = "pool_height", "pool_width", "stride"
     check_keys("pool_param", pool_param, names)
     PH, PW, s = (check_count(f"pool_param[{name!r}]", pool_param.get(name), 1) for name in names)
     if x.ndim != 4 or x.size == 0:
         raise ValueError(f"x: wanted images (N, C, H, W), at least one pixel, got {x.shape}")
     return (*x.shape[:2], *output_size(x.shape[2:], (PH, PW), s)), s, (PH, PW)
-
-
-def check_dout(dout, shape):
-    """Raise ValueError unless dout has the shape of the layer's out."""
-    if dout.shape != shape:
-        raise ValueError(f"dout: wanted the shape of out, {shape}, got {dout.shape}")
 
 
 def pad_images(x, pad):
@@ -131,6 +125,14 @@ def pad_images(x, pad):
 def crop_images(xp, pad):
     """xp without its border, a view: the inverse of `pad_images`."""
     return xp[:, :, pad:-pad, pad:-pad] if pad else xp
+
+
+def check_window(kernel_h, kernel_w, stride, pad):
+    """Raise ValueError unless these are whole numbers, all but pad above 0."""
+    check_count("kernel_h", kernel_h, 1)
+    check_count("kernel_w", kernel_w, 1)
+    check_count("stride", stride, 1)
+    check_count("pad", pad, 0)
 
 
 def output_size(size, window, stride):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cs231n.arguments import check_keys
+from cs231n.arguments import check_dout, check_floats, check_keys
 
 
 def dropout_forward(x, dropout_param):
@@ -16,9 +16,10 @@ def dropout_forward(x, dropout_param):
       seed: an int that fixes the mask, the same at every call, as a gradient check needs.
       Without rng and seed, each call draws a new mask.
     Returns out (the shape and dtype of x) and the cache for `dropout_backward`.
-    Raises ValueError if dropout_param has another key, mode or p.
+    Raises ValueError if x is not float, or dropout_param has another key, mode or p.
     Source: Srivastava et al., Dropout, JMLR 15, 2014, section 10 (the inverted form).
     """
+    check_floats(x=x)
     check_keys("dropout_param", dropout_param, ("mode", "p", "rng", "seed"))
     mode, p = dropout_param.get("mode"), dropout_param.get("p")
     if p is None or not 0 < p <= 1:
@@ -38,5 +39,8 @@ def dropout_backward(dout, cache):
 
     dout: float, the shape of x.  Returns dx, of the same shape and dtype.
     """
+    check_floats(dout=dout)
     mask = cache
-    return dout if mask is None else dout * mask
+    if mask is None:
+        return dout
+    return check_dout(dout, mask.shape, mask.dtype) * mask

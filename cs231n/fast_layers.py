@@ -9,12 +9,14 @@ a few images at a time and frees their columns before taking the next: see `cs23
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cs231n.conv_layers import check_dout, conv_geometry, crop_images, output_size, pad_images, pool_geometry
+from cs231n.arguments import check_dout, check_floats
+from cs231n.conv_layers import check_window, conv_geometry, crop_images, output_size, pad_images, pool_geometry
 from cs231n.parallel import in_blocks
 
 
 def conv_forward_fast(x, w, b, conv_param):
     """As `conv_forward_naive`: Out = W_row X_col + b."""
+    x, w, b = check_floats(x=x, w=w, b=b)
     shape, stride, pad = conv_geometry(x, w, b, conv_param)
     F, _, KH, KW = w.shape
     W_row, out = w.reshape(F, -1), np.empty(shape, x.dtype)
@@ -36,7 +38,7 @@ def conv_backward_fast(dout, cache, need_dx=True):
     """
     x, w, b, conv_param = cache
     shape, stride, pad = conv_geometry(x, w, b, conv_param)
-    check_dout(dout, shape)
+    dout = check_dout(dout, shape, x.dtype)
     F, _, KH, KW = w.shape
     W_row, dx = w.reshape(F, -1), np.empty_like(x) if need_dx else None
 
@@ -57,6 +59,7 @@ def im2col(x, kernel_h, kernel_w, stride=1, pad=0):
     The rows run over c, p, q, the columns over n, i, j: X_col[(c,p,q), (n,i,j)] = xp[n, c, i stride + p, j stride + q].
     xp, H_out and W_out are those of `conv_forward_naive`.  x: any dtype.  Returns X_col, of x's dtype.
     """
+    check_window(kernel_h, kernel_w, stride, pad)
     kernel = kernel_h, kernel_w
     patches = sliding_window_view(pad_images(x, pad), kernel, axis=(2, 3))[:, :, ::stride, ::stride]
     return patches.transpose(1, 4, 5, 0, 2, 3).reshape(x.shape[1] * kernel_h * kernel_w, -1)
@@ -68,6 +71,7 @@ def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
     cols (C * kernel_h * kernel_w, N * H_out * W_out) float.  x_shape: (N, C, H, W).  Returns an array of that shape and
     of cols' dtype.
     """
+    check_window(kernel_h, kernel_w, stride, pad)
     N, C, H, W = x_shape
     H_out, W_out = output_size((H + 2 * pad, W + 2 * pad), (kernel_h, kernel_w), stride)
     cols = cols.reshape(C, kernel_h, kernel_w, N, H_out, W_out)
@@ -97,7 +101,7 @@ def max_pool_backward_fast(dout, cache):
     """As `max_pool_backward_naive`, for finite numbers: the first position with the maximum takes all of dout."""
     x, out, pool_param = cache
     shape, stride, window = pool_geometry(x, pool_param)
-    check_dout(dout, shape)
+    dout = check_dout(dout, shape, x.dtype)
     dx = np.zeros_like(x)
 
     def backward(images):

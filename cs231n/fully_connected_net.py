@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from cs231n.arguments import check_count
 from cs231n.dropout import dropout_backward, dropout_forward
 from cs231n.layer_utils import (
     affine_bn_relu_backward,
@@ -66,8 +67,10 @@ class FullyConnectedNet(SoftmaxNet):
         if not isinstance(hidden_dims, Iterable):
             raise ValueError(f"hidden_dims: wanted a list of widths, got {hidden_dims!r}")
         dims = [input_dim, *hidden_dims, num_classes]
-        if not all(isinstance(d, (int, np.integer)) and d > 0 for d in dims):
-            raise ValueError(f"input_dim, hidden_dims, num_classes: wanted whole numbers above 0, got {dims}")
+        check_count("input_dim", input_dim, 1)
+        check_count("num_classes", num_classes, 1)
+        for width in dims[1:-1]:
+            check_count("hidden_dims", width, 1)
 
         self.normalization = normalization
         self.num_layers = len(dims) - 1

@@ -12,14 +12,18 @@ import math
 
 import numpy as np
 
+from cs231n.arguments import check_dout, check_floats
+
 
 def affine_forward(x, w, b):
     """Apply an affine map to each example of a batch: out = x w + b.
 
     x (N, d1, ..., dk) float: each example is read as a row of D = d1 * ... * dk numbers.  w (D, M) float: weights.
     b (M,) float: biases.
-    Returns out (N, M), of x's dtype, and the cache for `affine_backward`.  Raises ValueError if the shapes do not fit.
+    Returns out (N, M), of x's dtype, and the cache for `affine_backward`.
+    Raises ValueError if the shapes do not fit, and for arrays of another dtype than float32 and float64.
     """
+    x, w, b = check_floats(x=x, w=w, b=b)
     D = math.prod(x.shape[1:])
     if w.ndim != 2 or len(w) != D or b.shape != w.shape[1:]:
         raise ValueError(f"affine_forward: x {x.shape} takes w ({D}, M) and b (M,), got w {w.shape} and b {b.shape}")
@@ -31,10 +35,11 @@ def affine_forward(x, w, b):
 def affine_backward(dout, cache, need_dx=True):
     """Gradients of `affine_forward`: dx = dout w^T, dw = x^T dout, db = sum over the batch of dout.
 
-    dout (N, M) float.  Returns dx (the shape of x), dw (D, M), db (M,), of dout's dtype.  The first layer of a net does
+    dout (N, M) float.  Returns dx (the shape of x), dw (D, M), db (M,), of x's dtype.  The first layer of a net does
     not need dx: with need_dx=False it is None and is not computed.  Derived in notebook 01, section 1.1.
     """
     x, w = cache
+    dout = check_dout(dout, (len(x), w.shape[1]), x.dtype)
     dx = (dout @ w.T).reshape(x.shape) if need_dx else None
     dw = x.reshape(len(x), len(w)).T @ dout
     db = dout.sum(axis=0)
@@ -47,6 +52,7 @@ def relu_forward(x):
     x: float, any shape.  Returns out (the shape and dtype of x) and the cache for `relu_backward`.
     Source: Nair and Hinton, Rectified linear units improve restricted Boltzmann machines, ICML 2010.
     """
+    check_floats(x=x)
     return np.maximum(x, 0), x
 
 
@@ -56,6 +62,7 @@ def relu_backward(dout, cache):
     dout: float, the shape of x.  Returns dx, of the same shape and dtype.
     """
     x = cache
+    dout = check_dout(dout, x.shape, x.dtype)
     return dout * (x > 0)
 
 
@@ -101,7 +108,8 @@ def svm_loss(x, y):
 def _true_class_index(x, y):
     """The index (i, y_i) of each example's true class in the scores x (N, C), after checking that y fits them."""
     y = np.asarray(y)
-    if x.ndim != 2 or x.size == 0 or x.dtype.kind != "f":
+    check_floats(x=x)
+    if x.ndim != 2 or x.size == 0:
         raise ValueError(f"x: wanted float scores (N, C), at least one example and one class, got {x.dtype} {x.shape}")
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"y: wanted {len(x)} integer labels for x {x.shape}, got shape {y.shape} and dtype {y.dtype}")

@@ -2,14 +2,15 @@
 
 w and dw: float arrays of the same shape, any shape; they are not written to.  config: a dict of the rule's settings and
 its state, or None; whatever is absent takes its default.  State has the shape and dtype of w and is updated in place.
-The next w has the shape and dtype of w.  Raises ValueError if the shapes of w, dw and state differ, and for a config
-key that the rule does not know.
+The next w has the shape and dtype of w.  Raises ValueError if one of w, dw and state is not float or their shapes
+differ, and for a config key that the rule does not know.
 
 Each rule states its algorithm for one block of entries; `_in_blocks` applies it to all of them, on all cores.
 """
 
 import numpy as np
 
+from cs231n.arguments import check_count, check_floats
 from cs231n.parallel import in_blocks
 
 NUMBERS = 8  # that an update holds for each entry of w: its arguments, and a few of its intermediate results
@@ -92,6 +93,7 @@ RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
 
 def _with_defaults(config, w, dw, **defaults):
     """Fill in what config lacks; a default of None means a state array of w's shape and dtype that starts at 0."""
+    check_floats(w=w, dw=dw)
     if w.shape != dw.shape:
         raise ValueError(f"dw: wanted the shape of w, {w.shape}, got {dw.shape}")
     config = {} if config is None else config
@@ -100,9 +102,13 @@ def _with_defaults(config, w, dw, **defaults):
     for name, default in defaults.items():
         if default is None:
             state = config.get(name)
-            config[name] = np.zeros(w.shape, w.dtype) if state is None else np.require(state, w.dtype, "CW")
+            state = np.zeros(w.shape, w.dtype) if state is None else state
+            check_floats(**{f"config[{name!r}]": state})
+            config[name] = np.require(state, w.dtype, "CW")
             if config[name].shape != w.shape:
                 raise ValueError(f"config[{name!r}]: wanted the shape of w, {w.shape}, got {config[name].shape}")
+        elif default == 0:  # t
+            config[name] = check_count(f"config[{name!r}]", config.get(name, default), 0)
         else:
             config.setdefault(name, default)
     return config

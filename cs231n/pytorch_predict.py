@@ -3,10 +3,11 @@
 import logging
 import sys
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from cs231n.arguments import check_count
 from cs231n.pytorch_data import normalized
@@ -17,6 +18,9 @@ from cs231n.pytorch_resnet import build, scores_of
 logger = logging.getLogger(__name__)
 
 SIDE = 32  # height and width, in pixels, of the images that the nets are trained on
+GREYS = {"L;2": 255 // 3, "L;4": 255 // 15}  # what a PNG's grey of fewer bits is multiplied by
+# Editors write texts and colour profiles of more than Pillow's 1 MiB into a PNG.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
 
 
 class Classifier:
@@ -72,27 +76,56 @@ def predict(checkpoint, paths, device=None):
 def read_image(path):
     """The central square of a PNG or JPEG image, resized to 32 x 32 pixels (bicubic): an array (3, 32, 32) uint8.
 
-    The image may have any size and pixel format: grey becomes colour, transparent pixels are put on white, and a
-    photograph is rotated as its EXIF orientation says.
-    Raises OSError where the file cannot be read, ValueError where it is not a complete PNG or JPEG image, or so large
-    that Pillow warns of a decompression bomb.
+    The image may have any pixel format: grey becomes colour, transparent pixels are put on white, and a photograph is
+    rotated as its EXIF orientation says.  Of an animation, the first image is taken.  A large JPEG image is read at a
+    half, a quarter or an eighth of its size.
+    Raises OSError where the file cannot be read, ValueError where it is not a complete PNG or JPEG image, or has more
+    pixels than Pillow's MAX_IMAGE_PIXELS, 89 million, a JPEG image more than twice as many.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata, and of the number of pixels, which `_open` checks
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                image = Image.open(file, formats=("PNG", "JPEG"))
-                image = _on_white(ImageOps.exif_transpose(image))
-                image = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC)
+            image = _open(file)
+            image.load()
+            with suppress(Exception):  # damaged EXIF data raises errors of many types: the image is not rotated then
+                image = ImageOps.exif_transpose(image)
+            image = ImageOps.fit(_on_white(image), (SIDE, SIDE), Image.Resampling.BICUBIC)
+        except Image.DecompressionBombError as error:
+            most = Image.MAX_IMAGE_PIXELS
+            raise ValueError(f"{path} has too many pixels: at most {most} are read, or {2 * most} of a JPEG") from error
         except Exception as error:  # damaged images raise errors of many types
             raise ValueError(f"{path} is not a complete PNG or JPEG image that fits in memory") from error
     return np.asarray(image).transpose(2, 0, 1).copy()
 
 
+def _open(file):
+    """An image file as a Pillow image of 8 bits, with its transparent colour, if it has one, at the same depth."""
+    image = Image.open(file, formats=("PNG", "JPEG"))
+    image.draft(None, (16 * SIDE, 16 * SIDE))  # libjpeg can leave out pixels; these are still many more than SIDE
+    if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError
+    layout, key = image.tile[0].args, image.info.get("transparency")
+    if layout in GREYS and key is not None:
+        image.info["transparency"] = GREYS[layout] * key  # Pillow scales only the pixels to 8 bits
+    elif layout == "I;16B":
+        return _in_8_bits(image, np.asarray(image)[..., None], key)
+    elif layout == "RGB;16B" and key is not None:
+        low = Image.open(file, formats=("PNG",))
+        low.tile = [low.tile[0]._replace(args="RGB;16L")]  # Pillow keeps what it takes for the upper byte of a number
+        return _in_8_bits(image, np.asarray(image).astype(np.uint16) << 8 | np.asarray(low), key)
+    return image
+
+
+def _in_8_bits(image, pixels, key):
+    """A Pillow image of 8 bits, from pixels (H, W, C) of 16 bits, the transparent colour key in an alpha channel."""
+    alpha = np.full(pixels.shape[:2], 255) if key is None else 255 * np.any(pixels != key, axis=2)
+    converted = Image.fromarray(np.dstack([pixels >> 8, alpha]).astype(np.uint8))
+    converted.info = image.info  # with its orientation
+    return converted
+
+
 def _on_white(image):
-    """image as 8-bit RGB, over white where it is transparent."""
-    if image.mode.startswith("I"):  # 16-bit grey: `convert` would clip it to 8 bits instead of scaling it
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    """image as RGB, over white where it is transparent."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -122,8 +155,15 @@ def run(args):
         try:
             ranked = list(classifier.classify(path).items())[: args.top]
             percent = ", ".join(f"{name} {100 * probability:.2f} %" for name, probability in ranked)
-            sys.stdout.write(f"{path}: {percent}\n")
+            sys.stdout.write(_printable(f"{path}: {percent}") + "\n")
         except (ValueError, OSError) as error:
-            logger.error("%s", error)
+            logger.error("%s", _printable(str(error)))
             failed = 1
     return failed
+
+
+def _printable(text):
+    """text in one line, with escapes for the characters that the terminal cannot print."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cs231n.arguments import check_number
+from cs231n.arguments import check_number, check_numbers
 from cs231n.layers import softmax_loss
 
 
@@ -45,6 +45,7 @@ class SoftmaxNet:
         Without y, in test mode: returns scores (N, C).  With y, in training mode: returns the loss (a Python float) and
         grads, a dict with the keys, shapes and dtype of params.  Raises ValueError if X or y do not fit.
         """
+        check_numbers("X", X)
         mode = "test" if y is None else "train"
         for bn_param in self.bn_params:
             bn_param["mode"] = mode

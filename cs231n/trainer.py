@@ -143,11 +143,12 @@ class Solver:
         """The share of the examples X (N, ...) whose highest score is that of their label y (N,), between 0 and 1.
 
         num_samples: measure on this many examples only, drawn at random for this epoch.  batch_size: examples at a
-        time.  An example with a score that is not finite counts as wrong.  Raises ValueError if X or y do not fit.
+        time.  An example with a score that is not finite counts as wrong.  Raises ValueError if arguments do not fit.
         """
         if len(X) == 0 or np.shape(y) != (len(X),):
             raise ValueError(f"wanted X (N, ...) and y (N,), N > 0, got X {np.shape(X)} and y {np.shape(y)}")
         num_samples = _check_optional_count("num_samples", num_samples)
+        check_count("batch_size", batch_size, 1)
         y = np.asarray(y)
         if num_samples is not None and num_samples < len(X):
             chosen = self._rng(SAMPLE, self.epoch).choice(len(X), num_samples, replace=False)

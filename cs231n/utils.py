@@ -12,7 +12,11 @@ from cs231n.arguments import check_count
 
 logger = logging.getLogger(__name__)
 
+EPS = float(np.finfo(float).eps)
 FLOOR = 1e-3  # gradients smaller than this are compared as if they were this large
+SLOPES = np.array(  # of f on the left of x, in the middle and on the right, from f at x - 2, x - 1, x, x + 1 and x + 2
+    [[1 / 2, -2, 3 / 2, 0, 0], [1 / 12, -2 / 3, 0, 2 / 3, -1 / 12], [0, 0, -3 / 2, 2, -1 / 2]]
+)
 
 
 def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, subtract_mean=True, data_dir=None):
@@ -79,23 +83,33 @@ def _announce_stand_in(reason):
 def rel_error(x, y, floor=1e-8):
     """The largest difference of two arrays over their largest magnitude: max |x - y| / max(|x|, |y|, floor).
 
-    x, y: arrays of one shape, or numbers.  Returns a Python float, NaN if an entry is.
+    x, y: arrays of the same shape, or numbers, of any dtype; integers do not wrap around.  Returns a Python float: 0 if
+    they are empty, NaN if an entry is.  An entry that is infinite in one of them alone gives infinity; one that is the
+    same infinity in both counts as equal, and not as a magnitude.  Raises ValueError if the shapes differ.
     It is taken over the whole array: entry by entry, rounding in an entry that is truly 0 would count as an error of 1.
     floor does the same for an array that is 0 everywhere.
     """
-    difference, magnitude = np.max(np.abs(x - y)), max(np.max(np.abs(x)), np.max(np.abs(y)), floor)
-    return float(difference) / float(magnitude)  # Python's inf / inf is a NaN without a warning
+    x, y = np.asarray(x), np.asarray(y)
+    if x.shape != y.shape:
+        raise ValueError(f"x and y: wanted arrays of the same shape, got {x.shape} and {y.shape}")
+    both = np.stack(
+        [array.astype(np.result_type(x, y, np.longdouble)) for array in (x, y)]
+    )  # 64 bits, on most machines
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.max(np.abs(both[0] - both[1]), where=both[0] != both[1], initial=0)
+    return float(difference / np.max(np.abs(both), where=np.isfinite(both), initial=floor))
 
 
 def eval_numerical_gradient(f, x, verbose=False, h=1e-5):
     """The gradient of a scalar function by central differences: df/dx_i = (f(x + h e_i) - f(x - h e_i)) / 2h + O(h^2).
 
-    f: called with x, returns a number; it may ignore its argument and read the same array elsewhere, as a net reads its
-    params, since each entry of x is changed in place and restored.  x: float64, any shape.  verbose: log each entry.
+    f: called with x, returns a number, or an array that holds one; it may ignore its argument and read the same array
+    elsewhere, as a net reads its params, since each entry of x is changed in place and restored.  x: float64, any
+    shape.  verbose: log each entry.
     Returns the gradient, float64, of x's shape.  Raises ValueError for another dtype, whose rounding would hide a step
-    of h.
+    of h, and for an f that returns several numbers.
     """
-    return eval_numerical_gradient_array(f, x, 1.0, h, verbose)
+    return eval_numerical_gradient_array(_scalar(f), x, 1.0, h, verbose)
 
 
 def eval_numerical_gradient_array(f, x, df, h=1e-5, verbose=False):
@@ -103,12 +117,13 @@ def eval_numerical_gradient_array(f, x, df, h=1e-5, verbose=False):
 
     f returns an array of df's shape; everything else is as in `eval_numerical_gradient`.
     """
-    _check_float64(x)
+    _check_step(x, h)
     grad = np.empty(x.shape)
     for i in np.ndindex(x.shape):
-        step = np.zeros(x.shape)
-        step[i] = h
-        grad[i] = np.sum(_difference(f, x, step) * df) / (2 * h)
+        difference = _difference(f, x, _entry(x, i, h))
+        if difference.shape != np.shape(df):
+            raise ValueError(f"f: wanted an array of df's shape, {np.shape(df)}, got {difference.shape}")
+        grad[i] = np.sum(difference * df) / (2 * h)
         if verbose:
             logger.info("gradient at %s: %g", i, grad[i])
     return grad
@@ -117,28 +132,99 @@ def eval_numerical_gradient_array(f, x, df, h=1e-5, verbose=False):
 def check_gradient(name, f, x, dx, tol=1e-7, h=1e-5, directions=None, seed=0):
     """Assert that dx is the gradient of the scalar function f at x.
 
-    x: float64, any shape.  dx: an array of x's shape.
-    directions: None compares each entry of dx with `eval_numerical_gradient`.  A number n compares n random projections
+    f, x: as in `eval_numerical_gradient`.  dx: an array of x's shape.
+    directions: None compares each entry of dx with the numerical gradient.  A number n compares n random projections
     instead, sum(dx * u) with (f(x + h u) - f(x - h u)) / 2h for a random unit vector u: two calls of f each, whatever
     the size of x, and any wrong entry shows in nearly all of them.
     tol: the `rel_error` allowed, over a magnitude of at least 1e-3, since the numerical gradient itself has a rounding
-    error of about 1e-16 f / h.  Raises AssertionError that says what differs, and where.
+    error of about 1e-16 f / h.
+    A kink near x, such as a ReLU's, changes the numerical gradient, but is no error: see `_problem`.
+    Raises AssertionError that says what differs, and where; that f is random; or, at a kink, that it cannot tell.
     """
-    if directions is None:
-        return _compare(name, dx, eval_numerical_gradient(f, x, h=h), tol)
-    _check_float64(x)
+    _check_step(x, h)
     _compare_shapes(name, dx, x)
+    f, dx = _scalar(f), np.asarray(dx)
+    try:
+        if directions is None:
+            _check_entries(name, f, x, dx, tol, h)
+        else:
+            _check_projections(name, f, x, dx, tol, h, check_count("directions", directions, 1), seed)
+    except AssertionError as error:
+        values = [f(x) for _ in range(10)]
+        if any(rel_error(value, values[0]) > 1e-12 for value in values):
+            problem = "cannot be checked: f is random, two calls at the same x differ; give it a seed"
+            raise AssertionError(f"{name} {problem}") from error
+        raise
+
+
+def _check_entries(name, f, x, dx, tol, h):
+    numerical = eval_numerical_gradient(f, x, h=h)
+    floor = np.max(np.abs([dx, numerical]), initial=FLOOR)
+    error = np.nan_to_num(np.abs(dx - numerical), nan=np.inf, posinf=np.inf)
+    for i in np.argsort(-error, axis=None):
+        if error.flat[i] < tol * floor:
+            break
+        _check_along(name, f, x, dx, _entry(x, np.unravel_index(i, x.shape), 1.0), float(floor), tol, h)
+
+
+def _check_projections(name, f, x, dx, tol, h, directions, seed):
     rng = np.random.default_rng(seed)
-    for _ in range(directions):
+    for _ in range(directions if x.size else 0):
         u = rng.standard_normal(x.shape)
-        u /= np.linalg.norm(u)
-        expected, got = float(_difference(f, x, h * u)) / (2 * h), float(np.sum(dx * u))
-        error = rel_error(got, expected, FLOOR)
-        if not error < tol:
-            raise AssertionError(
-                f"{name} has the slope {got:.9g} along a random direction, but the numerical gradient gives "
-                f"{expected:.9g} (relative error {error:.1e}, allowed {tol:.0e})"
-            )
+        _check_along(name, f, x, dx, u / np.linalg.norm(u), FLOOR, tol, h)
+
+
+def _check_along(name, f, x, dx, u, floor, tol, h):
+    """Compare the slopes along u.  If they differ, compare those along the two halves of u, down to single entries.
+
+    A slope is linear in u, so if it is wrong, it is wrong along one of the halves, too.
+    """
+    entries = np.flatnonzero(u)
+    slope, numerical = float(dx.flat[entries] @ u.flat[entries]), float(_difference(f, x, h * u)) / (2 * h)
+    magnitude = max(abs(slope), abs(numerical), floor)
+    if abs(slope - numerical) < tol * magnitude or not (
+        problem := _problem(f, x, u, slope, numerical, magnitude, tol, h)
+    ):
+        return
+    if len(entries) == 1:
+        index = ", ".join(map(str, np.unravel_index(entries[0], x.shape)))
+        raise AssertionError(
+            f"{name}[{index}] is {slope:.9g}, but the numerical gradient gives {numerical:.9g}{problem}"
+        )
+    for half in np.array_split(entries, 2):
+        v = np.zeros(x.shape)
+        v.flat[half] = np.abs(u.flat[half]) / np.linalg.norm(u.flat[half])
+        _check_along(name, f, x, dx, v, floor, tol, h)
+
+
+def _problem(f, x, u, slope, numerical, magnitude, tol, h):
+    """What is wrong with the slope along u, whose central difference is another, numerical: "" if a kink explains that.
+
+    The slopes on either side of x are estimated separately, and so is the one in the middle, to a higher order.  A kink
+    within reach of an estimate changes it from step to step; the first that a smaller step confirms is taken.  Beside a
+    kink, or between two, all three are the slope; at a kink in x itself, a right slope is that of one side.
+    """
+    here, error = f(x), abs(slope - numerical)
+    wrong = f" (relative error {error / magnitude:.1e}, allowed {tol:.0e})"
+    if not np.isfinite(error):
+        return wrong
+    allowed = tol * magnitude + 4 * EPS * abs(here) / h
+    estimates, slopes = np.full((2, 3), np.nan)
+    for step in (h / 3**k for k in range(12)):
+        rounding, before = 4 * EPS * abs(here) / step, estimates
+        estimates = SLOPES @ [_moved(f, x, k * step * u) for k in range(-2, 3)] / step
+        confirmed = np.isnan(slopes) & (np.abs(estimates - before) < allowed + rounding)
+        if error < allowed or np.any(np.abs(estimates[confirmed] - slope) < allowed + rounding):
+            return ""
+        slopes[confirmed] = estimates[confirmed]
+        left, _, right = slopes
+        if np.isfinite(left + right):
+            break
+    if abs(left - right) < 2 * (allowed + rounding):
+        return wrong
+    return (
+        f", {left:.9g} on the one side of x and {right:.9g} on the other: at a kink, the check cannot tell; move x away"
+    )
 
 
 def check_layer(forward, backward, *args, tol=1e-7, h=1e-5, directions=None, seed=0, log=print):
@@ -202,14 +288,35 @@ def must_fail(check, *args, log=print):
         raise AssertionError("wrong code has passed the check")
 
 
+def _scalar(f):
+    """f, with its value, a number or an array of one entry, as a float."""
+
+    def scalar(x):
+        value = np.asarray(f(x))
+        if value.size != 1:
+            raise ValueError(f"f: wanted a scalar loss, got an array of shape {value.shape}")
+        return float(value.item())
+
+    return scalar
+
+
+def _entry(x, i, size):
+    """A step of that size along entry i of x."""
+    step = np.zeros(x.shape)
+    step[i] = size
+    return step
+
+
 def _difference(f, x, step):
-    """f(x + step) - f(x - step), with x changed in place and restored bit for bit."""
+    return _moved(f, x, step) - _moved(f, x, -step)
+
+
+def _moved(f, x, step):
+    """f(x + step), with x changed in place and restored bit for bit."""
     original = x.copy()
     try:
         x += step
-        above = np.array(f(x))
-        np.subtract(original, step, out=x)
-        return above - f(x)
+        return np.array(f(x))
     finally:
         x[...] = original
 
@@ -227,19 +334,6 @@ def _passed(checked, names, tol):
     return f"{checked}: gradient check passed for {', '.join(names)} (relative error below {tol:.0e})"
 
 
-def _compare(name, dx, numerical, tol):
-    _compare_shapes(name, dx, numerical)
-    error = rel_error(dx, numerical, FLOOR)
-    if not error < tol:
-        # argmax takes a NaN for the largest
-        i = np.unravel_index(np.argmax(np.abs(dx - numerical)), dx.shape)
-        index = ", ".join(map(str, i))
-        raise AssertionError(
-            f"{name}[{index}] is {dx[i]:.9g}, but the numerical gradient gives {numerical[i]:.9g} "
-            f"(relative error {error:.1e}, allowed {tol:.0e})"
-        )
-
-
 def _compare_shapes(name, dx, wanted):
     if dx is None or np.shape(dx) != wanted.shape:
         raise AssertionError(
@@ -247,6 +341,8 @@ def _compare_shapes(name, dx, wanted):
         )
 
 
-def _check_float64(x):
+def _check_step(x, h):
     if x.dtype != np.float64:
         raise ValueError(f"x: wanted float64, got {x.dtype}; a numerical gradient needs the digits")
+    if not h > 0:
+        raise ValueError(f"h: wanted a step above 0, got {h!r}")

@@ -502,10 +502,10 @@ def test_groupnorm_of_one_number_a_group_gives_beta():
     np.testing.assert_allclose(dx, 0, atol=1e-13)
 
 
-@pytest.mark.parametrize("G", [3, 8, 0, -2, 2.0])
+@pytest.mark.parametrize("G", [3, 8, 0, -2, 2.0, True])
 def test_groupnorm_names_a_G_that_does_not_divide_C(G):
     (x, gamma, beta), _ = draw_images()
-    with pytest.raises(ValueError, match=rf"G: wanted a number of groups that divides the 4 channels, got {G}"):
+    with pytest.raises(ValueError, match=rf"^G: wanted a .*number .*, got {G}$"):
         spatial_groupnorm_forward(x, gamma, beta, G, {})
 
 
@@ -575,7 +575,7 @@ def test_spatial_batchnorm_names_a_gamma_or_beta_that_does_not_fit(gamma, beta):
 @every_norm
 @pytest.mark.parametrize("eps", [-1e-5, np.nan])
 def test_norm_refuses_a_negative_eps(name, norm, eps):
-    with pytest.raises(ValueError, match=rf"{name[:8]}\['eps'\]: wanted 0 or more, got {eps}"):
+    with pytest.raises(ValueError, match=rf"{name[:8]}\['eps'\]: wanted a number of at least 0, got {eps}"):
         norm(np.eye(3), {"eps": eps})
 
 
@@ -583,7 +583,7 @@ def test_norm_refuses_a_negative_eps(name, norm, eps):
 @pytest.mark.parametrize("mode", ["train", "test"])
 def test_batchnorm_refuses_a_momentum_outside_0_to_1(mode, momentum):
     bn_param = {"mode": mode, "momentum": momentum, "running_mean": np.zeros(3), "running_var": np.ones(3)}
-    with pytest.raises(ValueError, match=rf"bn_param\['momentum'\]: wanted 0 to 1, got {momentum}"):
+    with pytest.raises(ValueError, match=rf"bn_param\['momentum'\]: wanted a number from 0 to 1, got {momentum}"):
         batchnorm_forward(np.eye(3), np.ones(3), np.zeros(3), bn_param)
 
 

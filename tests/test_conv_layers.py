@@ -243,9 +243,7 @@ def test_conv_names_what_is_wrong_in_conv_param(forward, backward, conv_param, m
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
 def test_conv_names_images_that_are_not_floats(forward, backward, dtype):
     x, w, b = draw_conv()
-    with pytest.raises(
-        ValueError, match=rf"x: wanted floats, got {np.dtype(dtype)}; x.astype\(np.float32\) makes them"
-    ):
+    with pytest.raises(ValueError, match=f"x: wanted float32 or float64, got {np.dtype(dtype)}"):
         forward(x.astype(dtype), w, b, {})
 
 

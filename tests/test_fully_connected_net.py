@@ -373,13 +373,13 @@ def test_loss_does_not_touch_the_global_generator():
         ({"dropout": float("nan")}, "dropout: wanted the probability of KEEPING a unit, .* got nan"),
         ({"dtype": np.float16}, "dtype: wanted float32 or float64, got float16"),
         ({"dtype": int}, "dtype: wanted float32 or float64, got int64"),
-        ({"hidden_dims": [5, 0]}, r"hidden_dims, .*: wanted whole numbers above 0, got \[6, 5, 0, 4\]"),
-        ({"hidden_dims": [5.0]}, r"wanted whole numbers above 0, got \[6, 5.0, 4\]"),
-        ({"input_dim": -6}, r"input_dim, .*: wanted whole numbers above 0, got \[-6, 6, 5, 4\]"),
+        ({"hidden_dims": [5, 0]}, "hidden_dims: wanted a whole number of at least 1, got 0"),
+        ({"hidden_dims": [5.0]}, "hidden_dims: wanted a whole number of at least 1, got 5.0"),
+        ({"input_dim": -6}, "input_dim: wanted a whole number of at least 1, got -6"),
         ({"hidden_dims": 100}, "hidden_dims: wanted a list of widths, got 100"),
         ({"reg": -0.1}, "reg: wanted a number of at least 0, got -0.1"),
         ({"weight_scale": float("nan")}, "weight_scale: wanted a number of at least 0, got nan"),
-        ({"num_classes": 0}, r"num_classes: wanted whole numbers above 0, got \[6, 6, 5, 0\]"),
+        ({"num_classes": 0}, "num_classes: wanted a whole number of at least 1, got 0"),
     ],
 )
 def test_net_names_the_setting_that_is_wrong(settings, message):

@@ -1,13 +1,17 @@
 """Image files are classified as the net was trained to see them, and what cannot be is one clear line."""
 
+import io
 import os
 import re
+import struct
+import sys
 import warnings
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from cs231n import pytorch_files as files
 from cs231n.pytorch_cifar10 import main
@@ -107,17 +111,112 @@ def test_a_photograph_is_turned_as_the_camera_says(tmp_path):
     assert np.all(out[:, 16:] == 0)
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "half", "gif", "bomb"])
-def test_a_broken_or_odd_image_is_one_clear_line(tmp_path, monkeypatch, kind):
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(depth, colour, row, *chunks):
+    """A PNG file of 32 equal rows; chunks: pairs of kind and data, before the pixels."""
+    header = struct.pack(">IIBBBBB", 32, 32, depth, colour, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + row) * 32)
+    chunks = [(b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*pair) for pair in chunks)
+
+
+GREY, RGB, PALETTE = 0, 2, 3
+BLACK_AND_RED = b"PLTE", b"\0\0\0\xff\0\0"
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "key", "opaque"),
+    [
+        (1, GREY, b"\x55" * 4, b"\0\0", 255),
+        (1, GREY, b"\xaa" * 4, b"\0\1", 0),
+        (2, GREY, b"\x66" * 8, b"\0\1", 170),  # 1 2 1 2, of 3
+        (4, GREY, b"\x5a" * 16, b"\0\5", 170),  # 5 10, of 15
+        (8, GREY, b"\x12\x13" * 16, b"\0\x12", 0x13),
+        (16, GREY, b"\x12\x34\x12\x35" * 16, b"\x12\x34", 0x12),  # the same upper byte
+        (8, RGB, b"\1\2\3\4\4\4" * 16, b"\0\1\0\2\0\3", 4),
+        (16, RGB, b"\4\1\4\2\4\3\4\1\4\2\4\4" * 16, b"\4\1\4\2\4\3", 4),
+        (1, PALETTE, b"\x55" * 4, b"\0", [255, 0, 0]),
+        (8, PALETTE, b"\0\1" * 16, b"\0\xff", [255, 0, 0]),
+    ],
+    ids=["1-black", "1-white", "2-grey", "4-grey", "8-grey", "16-grey", "8-rgb", "16-rgb", "1-palette", "8-palette"],
+)
+def test_the_transparent_colour_of_a_png_is_one_of_its_own_depth(tmp_path, depth, colour, row, key, opaque):
+    (tmp_path / "a.png").write_bytes(png(depth, colour, row, BLACK_AND_RED, (b"tRNS", key)))
+    out = read_image(tmp_path / "a.png").transpose(1, 2, 0)
+    assert np.all(out[:, ::2] == 255)
+    assert np.all(out[:, 1::2] == opaque)
+
+
+ORIENTATION = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0" + bytes(4)
+
+
+def test_16_bits_with_a_transparent_colour_are_turned_too(tmp_path):
+    row = b"\x12\x34" * 16 + b"\0\0" * 16
+    (tmp_path / "a.png").write_bytes(png(16, GREY, row, (b"eXIf", ORIENTATION), (b"tRNS", b"\x12\x34")))
+    out = read_image(tmp_path / "a.png")
+    assert np.all(out[:, :16] == 255)
+    assert np.all(out[:, 16:] == 0)
+
+
+@pytest.mark.parametrize("exif", [b"garbage", b"", ORIENTATION[:12], ORIENTATION.replace(b"\0\6", b"\0\x63")])
+def test_damaged_exif_data_turns_nothing(tmp_path, exif):
+    (tmp_path / "a.png").write_bytes(png(8, GREY, b"\0" * 16 + b"\xff" * 16, (b"eXIf", exif)))
+    out = read_image(tmp_path / "a.png")
+    assert np.all(out[:, :, :16] == 0)
+    assert np.all(out[:, :, 16:] == 255)
+
+
+@pytest.mark.parametrize("kind", ["text", "compressed text", "profile"])
+def test_metadata_may_be_large(tmp_path, kind):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * ((3 if "compressed" in kind else 70) << 20), zip="compressed" in kind)
+    options = {"icc_profile": bytes(3 << 20)} if kind == "profile" else {"pnginfo": text}
+    assert np.array_equal(read_image(save(tmp_path / "a.png", picture(), **options)), picture().transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("options", [{"format": "PNG"}, {"format": "MPO", "quality": 100}])
+def test_the_first_image_of_an_animation_is_taken(tmp_path, options):
+    black, white = (Image.new("RGB", (40, 40), colour) for colour in ("black", "white"))
+    black.save(tmp_path / "a.png", save_all=True, append_images=[white], **options)
+    assert np.all(read_image(tmp_path / "a.png") == 0)
+
+
+def test_a_photograph_of_108_megapixels_is_read(tmp_path):
+    x = np.zeros((9000, 12000), np.uint8)
+    x[:, 6000:] = 200
+    out = read_image(save(tmp_path / "a.jpg", x, quality=100))
+    assert np.all(out[:, :, :15] < 4)
+    assert np.all(abs(out[:, :, 17:].astype(int) - 200) < 4)
+
+
+@pytest.mark.parametrize("side", [80, 140])
+def test_an_image_of_too_many_pixels_is_one_clear_line(tmp_path, monkeypatch, side):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    path = save(tmp_path / "a.png", picture(side=side))
+    with pytest.raises(ValueError, match=r"a\.png has too many pixels: at most 5000 are read, or 10000 of a JPEG$"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9])
+def test_a_truncated_image_is_one_clear_line(tmp_path, format, share):
     path = tmp_path / "a.png"
-    save(path, picture(side=100), format="GIF" if kind == "gif" else "PNG")
-    if kind == "bomb":
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)  # 10,000 are more than that, and less than twice as many
-    path.write_bytes({"empty": b"", "text": b"text", "half": path.read_bytes()[:5000]}.get(kind, path.read_bytes()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match=r"a\.png is not a complete PNG or JPEG image that fits in memory$"):
-            read_image(path)
+    save(path, picture(side=100), format=format)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"a\.png is not a complete PNG or JPEG image that fits in memory$"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["text", "gif"])
+def test_what_is_no_png_or_jpeg_image_is_one_clear_line(tmp_path, kind):
+    path = tmp_path / "a.png"
+    save(path, picture(), format="GIF")
+    path.write_bytes(b"text" if kind == "text" else path.read_bytes())
+    with pytest.raises(ValueError, match=r"a\.png is not a complete PNG or JPEG image that fits in memory$"):
+        read_image(path)
 
 
 def test_a_missing_image_is_an_oserror(tmp_path):
@@ -179,6 +278,40 @@ def test_an_image_that_cannot_be_read_does_not_keep_the_others_from_being_classi
     assert main(["predict", str(run[0] / "best.pt"), str(tmp_path / "b.png"), missing, good]) == 1
     assert capsys.readouterr().out.startswith(f"{good}: ")
     assert [r.message.split(" ", 1)[0] for r in caplog.records] == [str(tmp_path / "b.png"), "[Errno"]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "printed"),
+    [
+        ("caf\u00e9.png", "ascii", r"caf\xe9.png"),
+        ("caf\udce9.png", "utf-8", r"caf\udce9.png"),  # of Latin-1
+        ("two\nlines.png", "utf-8", r"two\nlines.png"),
+        ("caf\u00e9.png", "utf-8", "caf\u00e9.png"),
+    ],
+)
+def test_a_name_that_the_terminal_cannot_print_is_escaped(run, tmp_path, monkeypatch, caplog, name, encoding, printed):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    paths = [tmp_path / name, tmp_path / f"damaged {name}"]
+    save(paths[0], picture(), format="PNG")
+    paths[1].write_bytes(b"")
+    assert main(["predict", str(run[0] / "best.pt"), *map(str, paths), "--top=1"]) == 1
+    terminal.flush()
+    (line,) = terminal.buffer.getvalue().decode(encoding).splitlines()
+    assert line.startswith(f"{tmp_path}/{printed}: ")
+    (record,) = caplog.records
+    assert record.message.startswith(f"{tmp_path}/damaged {printed} is not a complete")
+
+
+def test_each_kind_of_failure_is_one_line_and_the_others_are_classified(run, tmp_path, capsys, caplog):
+    good = save(tmp_path / "a.png", picture())
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:1000])
+    bad = [str(tmp_path / name) for name in ("empty.png", "cut.png", "absent.png", "")]
+    assert main(["predict", str(run[0] / "best.pt"), good, *bad, good]) == 1
+    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == [good, good]
+    assert len(caplog.records) == len(bad)
+    assert not any("\n" in record.message for record in caplog.records)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from cs231n.cnn_model import ThreeLayerConvNet
 from cs231n.dropout import dropout_backward, dropout_forward
+from cs231n.fast_layers import max_pool_backward_fast, max_pool_forward_fast
 from cs231n.fully_connected_net import FullyConnectedNet
-from cs231n.layers import affine_backward, affine_forward, relu_backward, relu_forward, softmax_loss
+from cs231n.layers import affine_backward, affine_forward, relu_backward, relu_forward, softmax_loss, svm_loss
 from cs231n.utils import (
     check_gradient,
     check_layer,
@@ -55,6 +57,53 @@ def test_rel_error_of_zeros_is_0_and_of_tiny_numbers_is_over_the_floor():
 def test_rel_error_of_a_nan_is_nan():
     assert np.isnan(rel_error(np.array([1.0, np.nan]), np.ones(2)))
     assert np.isnan(rel_error(np.ones(2), np.array([np.nan, 1.0])))
+
+
+@pytest.mark.parametrize("shapes", [((3, 1), (3,)), ((3,), ()), ((1,), (1, 1)), ((0,), (1,))], ids=str)
+def test_rel_error_refuses_two_shapes(shapes):
+    with pytest.raises(ValueError, match=re.escape(f"the same shape, got {shapes[0]} and {shapes[1]}")):
+        rel_error(*map(np.ones, shapes))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "x", "y", "wanted"),
+    [
+        ("uint8", [0, 10], [1, 10], 0.1),
+        ("int8", [-128], [127], 255 / 128),
+        ("uint16", [0], [2], 1),
+        ("int32", [-(2**31)], [2**31 - 1], 2),
+        ("int64", [-(2**63)], [2**63 - 1], 2),
+        ("uint64", [2**64 - 1], [2**63], 0.5),
+        ("bool", [True, False], [True, True], 1),
+        ("bool", [True], [True], 0),
+        ("float16", [6e4], [-6e4], 2),
+        ("float64", [1e308], [-1e308], 2),
+        ("complex128", [3 + 4j], [3 - 4j], 1.6),
+    ],
+)
+def test_rel_error_of_every_dtype(dtype, x, y, wanted):
+    for a, b in ((x, y), (y, x)):
+        assert rel_error(np.array(a, dtype), np.array(b, dtype)) == pytest.approx(wanted)
+
+
+def test_rel_error_of_two_dtypes():
+    assert rel_error(np.array([255], np.uint8), np.array([-1], np.int8)) == pytest.approx(256 / 255)
+    assert rel_error(np.array([2**63], np.uint64), np.array([-(2**63)])) == 2
+    assert rel_error(2, np.float32(2.5)) == pytest.approx(0.2)
+
+
+def test_rel_error_of_infinities():
+    inf = np.inf
+    assert rel_error(np.array([inf, 4.0, -inf]), np.array([inf, 5.0, -inf])) == 0.2
+    assert rel_error(np.array([inf, 1.0]), np.array([1.0, 1.0])) == inf
+    assert rel_error(np.array([1.0]), np.array([-inf])) == inf
+    assert rel_error(np.array([inf]), np.array([-inf])) == inf
+    assert np.isnan(rel_error(np.array([inf, np.nan]), np.array([1.0, np.nan])))
+
+
+def test_rel_error_of_empty_arrays_and_of_0_dimensions():
+    assert rel_error(np.ones((0, 3)), np.ones((0, 3))) == 0
+    assert rel_error(np.array(4.0), 5) == 0.2
 
 
 # Numerical gradients.
@@ -136,6 +185,43 @@ def test_verbose_logs_each_entry(verbose, caplog):
 
 
 @entries_and_projections
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
+def test_a_loss_may_be_an_array_of_one_number(directions, shape):
+    x = random(3, 4)
+    check_gradient("dx", lambda x: np.reshape(cubes(x), shape), x, cubes_gradient(x), directions=directions)
+    gradient = eval_numerical_gradient(lambda x: np.reshape(cubes(x), shape), x)
+    assert rel_error(gradient, cubes_gradient(x)) < 1e-8
+
+
+@entries_and_projections
+@pytest.mark.parametrize("shape", [(2,), (0,), (3, 1)], ids=str)
+def test_a_loss_of_several_numbers_is_named(directions, shape):
+    message = re.escape(f"f: wanted a scalar loss, got an array of shape {shape}")
+    with pytest.raises(ValueError, match=message):
+        check_gradient("dx", lambda x: np.ones(shape), np.ones(3), np.ones(3), directions=directions)
+    with pytest.raises(ValueError, match=message):
+        eval_numerical_gradient(lambda x: np.ones(shape), np.ones(3))
+
+
+def test_df_has_the_shape_of_f():
+    with pytest.raises(ValueError, match=re.escape("f: wanted an array of df's shape, (3,), got (3, 1)")):
+        eval_numerical_gradient_array(lambda x: x, np.ones((3, 1)), np.ones(3))
+
+
+@entries_and_projections
+@pytest.mark.parametrize("h", [0, -1e-5, np.nan])
+def test_a_step_is_above_0(directions, h):
+    with pytest.raises(ValueError, match=f"h: wanted a step above 0, got {h}"):
+        check_gradient("dx", cubes, np.ones(3), np.ones(3), h=h, directions=directions)
+
+
+@pytest.mark.parametrize("directions", [0, -1, 1.5, True])
+def test_directions_are_at_least_1(directions):
+    with pytest.raises(ValueError, match=f"directions: wanted a whole number of at least 1, got {directions}"):
+        check_gradient("dx", cubes, np.ones(3), np.zeros(3), directions=directions)
+
+
+@entries_and_projections
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
 def test_only_float64_is_taken(directions, dtype):
     x = np.ones(3, dtype)
@@ -181,13 +267,13 @@ def test_check_gradient_names_argument_index_and_both_values(wrong, error):
         check_gradient("affine: dw", cubes, x, dx)
 
 
-def test_check_gradient_names_argument_and_both_slopes_of_a_projection():
-    x = np.full(1, 2.0)  # of one entry, so that the random unit direction is 1 or -1
-    slopes = (
-        r"dx has the slope -?12\.012 along a random direction, but the numerical gradient gives -?1(2(\.0\d*)?|1\.9\d*)"
-    )
-    with pytest.raises(AssertionError, match=rf"relu: {slopes} \(relative error 1\.0e-03, allowed 1e-07\)"):
-        check_gradient("relu: dx", cubes, x, 1.001 * cubes_gradient(x), directions=1)
+def test_projections_name_argument_index_and_both_values_too():
+    x = np.ones((4, 5))
+    dx = cubes_gradient(x)
+    dx[2, 3] = 3.003
+    values = r"dx\[2, 3\] is 3\.003, but the numerical gradient gives (3(\.0\d*)?|2\.99\d*)"
+    with pytest.raises(AssertionError, match=rf"relu: {values} \(relative error 1\.0e-03, allowed 1e-07\)"):
+        check_gradient("relu: dx", cubes, x, dx, directions=1)
 
 
 def test_projections_cost_two_calls_each():
@@ -217,8 +303,7 @@ def test_check_gradient_catches_a_value_that_is_not_finite(directions, value):
     x = random(2, 3)
     dx = cubes_gradient(x)
     dx[1, 0] = value
-    found = rf"dx\[1, 0\] is {value}" if directions is None else f"dx has the slope -?{value}"
-    with pytest.raises(AssertionError, match=found):
+    with pytest.raises(AssertionError, match=rf"dx\[1, 0\] is {value}"):
         check_gradient("dx", cubes, x, dx, directions=directions)
 
 
@@ -249,6 +334,112 @@ def test_tol_is_the_error_allowed():
     check_gradient("dx", cubes, x, 1.001 * cubes_gradient(x), tol=2e-3)
     with pytest.raises(AssertionError):
         check_gradient("dx", cubes, x, 1.001 * cubes_gradient(x), tol=0.9e-3)
+
+
+@entries_and_projections
+def test_check_gradient_of_an_empty_array(directions):
+    check_gradient("dx", cubes, np.ones((0, 3)), np.ones((0, 3)), directions=directions)
+
+
+@entries_and_projections
+def test_rounding_of_a_large_loss_is_no_error(directions):
+    x = random(4, 5)
+    check_gradient("dx", lambda x: 1e4 + 1e-4 * cubes(x), x, 1e-4 * cubes_gradient(x), directions=directions)
+
+
+@entries_and_projections
+def test_a_random_function_is_named(directions):
+    rng = np.random.default_rng(0)
+    with pytest.raises(AssertionError, match="dx cannot be checked: f is random, two calls at the same x differ"):
+        check_gradient("dx", lambda x: cubes(x) * rng.random(), np.ones(3), np.ones(3), directions=directions)
+
+
+# Kinks.
+
+POOL, OVERLAPPING = ({"pool_height": size, "pool_width": size, "stride": 2} for size in (2, 3))
+
+
+def whole_numbers(*shape, seed=0):
+    return np.random.default_rng(seed).integers(-1, 2, shape).astype(float)
+
+
+@entries_and_projections
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("dims", "settings"),
+    [
+        ([8, 8, 8, 12], {"weight_scale": 5e-2}),  # activations as small as h
+        ([8], {"normalization": "batchnorm", "weight_scale": 5e-2}),
+        ([8], {"normalization": "layernorm", "reg": 0.1}),
+        ([12, 6], {"dropout": 0.7}),
+    ],
+    ids=["deep", "batchnorm", "layernorm", "dropout"],
+)
+def test_a_right_net_passes_whatever_its_kinks(directions, seed, dims, settings):
+    X, y = random(3, 6, seed=seed), np.array([0, 3, 1])
+    net = FullyConnectedNet(dims, 6, 4, dtype=np.float64, seed=seed, **settings)
+    for inputs in (X, np.zeros_like(X)) if settings.get("normalization") is None else (X,):  # of 0: kinks at x
+        check_model(net, inputs, y, directions=directions, log=str)
+
+
+@entries_and_projections
+@pytest.mark.parametrize("X", [random(2, 2, 4, 4), whole_numbers(2, 2, 4, 4), np.zeros((2, 2, 4, 4))])
+def test_a_right_convolutional_net_passes_whatever_its_kinks(directions, X):
+    net = ThreeLayerConvNet((2, 4, 4), 3, 3, 4, 3, dtype=np.float64, seed=0)
+    check_model(net, X, np.array([0, 2]), directions=directions, log=str)
+
+
+@entries_and_projections
+@pytest.mark.parametrize("seed", range(2))
+def test_layers_pass_at_their_kinks(directions, seed):
+    images = whole_numbers(2, 2, 4, 4, seed=seed)
+    check_layer(relu_forward, relu_backward, images, directions=directions, log=str)
+    check_layer(max_pool_forward_fast, max_pool_backward_fast, images, POOL, directions=directions, log=str)
+    check_layer(max_pool_forward_fast, max_pool_backward_fast, 0 * images, POOL, directions=directions, log=str)
+    check_loss(svm_loss, whole_numbers(5, 4, seed=seed), np.array([0, 3, 1, 1, 2]), directions=directions, log=str)
+
+
+@entries_and_projections
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scale", [1e-2, 5e-2])
+@pytest.mark.parametrize("wrong", ["0.1 %", "sign", "dropped", "one entry"])
+def test_a_wrong_gradient_of_a_net_with_kinks_is_caught(directions, seed, scale, wrong):
+    X, y = random(3, 6, seed=seed), np.array([0, 3, 1])
+    net = FullyConnectedNet([8, 6, 12], 6, 4, dtype=np.float64, seed=seed, weight_scale=scale)
+    _, grads = net.loss(X, y)
+    for name, w in net.params.items():
+        dw = grads[name].copy()
+        if wrong == "one entry":  # few of the random directions show 0.1 % of one
+            dw.flat[np.argmax(np.abs(dw))] *= 1.001 if directions is None else 1.1
+        else:
+            dw *= {"0.1 %": 1.001, "sign": -1, "dropped": 0}[wrong]
+        if np.max(np.abs(dw - grads[name])) > 1e-8:
+            with pytest.raises(AssertionError, match=rf"{name}\["):
+                check_gradient(name, lambda _: net.loss(X, y)[0], w, dw, directions=directions)
+
+
+@pytest.mark.parametrize("slope", [-1.0, 1.001, 2.001])
+def test_a_slope_of_neither_side_of_a_kink_is_undecided(slope):
+    f = lambda x: np.sum(x + np.maximum(x, 0))
+    message = r"dx\[0\] is .*, 1 on the one side of x and 2 on the other: at a kink, the check cannot tell"
+    with pytest.raises(AssertionError, match=message):
+        check_gradient("dx", f, np.zeros(1), np.array([slope]))
+    check_gradient("dx", f, np.zeros(1), np.array([1.0]))
+    check_gradient("dx", f, np.zeros(1), np.array([2.0]))
+
+
+def test_a_wrong_slope_beside_a_kink_is_wrong():
+    f, x = lambda x: np.sum(np.maximum(x, 0)), np.array([3e-6, -3e-6])
+    check_gradient("dx", f, x, np.array([1.0, 0.0]))
+    for i, wrong in ((0, [1.001, 0.0]), (1, [1.0, 0.001])):
+        with pytest.raises(AssertionError, match=rf"dx\[{i}\] is {wrong[i]}, .*relative error"):
+            check_gradient("dx", f, x, np.array(wrong))
+
+
+def test_ties_in_overlapping_windows_are_undecided():
+    """Each tie is a kink; an entry that is first in one window, but not in another, has the slope of neither side."""
+    with pytest.raises(AssertionError, match="at a kink, the check cannot tell"):
+        check_layer(max_pool_forward_fast, max_pool_backward_fast, np.ones((1, 1, 7, 7)), OVERLAPPING)
 
 
 # check_layer.
@@ -287,6 +478,22 @@ def test_check_layer_rejects_0_1_percent_error_and_names_the_argument(directions
 @pytest.mark.parametrize("p", [0.5, 1])
 def test_check_layer_takes_a_parameter_dict(p):
     check_layer(dropout_forward, dropout_backward, random(3, 4), {"mode": "train", "p": p, "seed": 0}, log=str)
+
+
+@entries_and_projections
+@pytest.mark.parametrize("rng", [{}, {"rng": np.random.default_rng(0)}], ids=["no seed", "rng"])
+def test_check_layer_names_a_random_layer(directions, rng):
+    with pytest.raises(AssertionError, match=r"dropout: dx cannot be checked: f is random, .* give it a seed"):
+        check_layer(
+            dropout_forward, dropout_backward, random(3, 4), {"mode": "train", "p": 0.5, **rng}, directions=directions
+        )
+
+
+@entries_and_projections
+def test_check_model_names_a_random_model(directions):
+    net = FullyConnectedNet([20], 4, 3, dropout=0.5, weight_scale=1.0, dtype=np.float64)
+    with pytest.raises(AssertionError, match=r"dW1 cannot be checked: f is random, .* give it a seed"):
+        check_model(net, random(6, 4), np.arange(6) % 3, directions=directions)
 
 
 def test_check_layer_catches_a_gradient_that_is_left_out():
