@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from grading.exercises import choose, read
 from grading.expect import Wrong
-from grading.session import Failed, Learner, Session, printable
+from grading.session import Failed, Learner, NotStarted, Session, printable
 
 HERE = Path(__file__).parent
 SUBSTITUTES = str(HERE / "substitutes.py")
@@ -39,22 +39,23 @@ class Result:
 def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=None):
     """Check an exercise of the package in the folder tree.  Returns a list of a `Result` for each of its parts.
 
-    The exercises that it uses are replaced by correct ones from source, so that a mistake there costs nothing here.
+    The exercises that it uses are replaced by correct ones from source, so that a mistake there costs nothing here;
+    they run in a process of their own.
     A part that fails then is tried again with the learner's own, whose cache, for example, may be laid out differently.
     isolated_tree: a tree to try first, in which only the modules with this exercise are the learner's.
     seed: an int from which the checks draw their arrays.
     """
     substitutes = {"source": source, "names": names_below(exercise)}
-    attempts = [(tree, substitutes), (tree, None)] if exercise.uses else [(tree, None)]
+    attempts = [(tree, substitutes), (tree, None)] if substitutes["names"] else [(tree, None)]
     if isolated_tree:
         attempts = [(isolated_tree, substitutes), *attempts]
     return [_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts]
 
 
 def names_below(exercise):
-    """The functions of the exercises that an exercise uses."""
+    """The functions of the exercises that an exercise uses.  Methods are not among them: its check replaces those."""
     exercises, _ = read()
-    return [name for used in exercise.uses for name in exercises[used].functions]
+    return [name for used in exercise.uses for name in exercises[used].functions if name.count(".") == 1]
 
 
 def _grade_part(exercise, part, session, attempts, seed):
@@ -71,6 +72,8 @@ def _grade_part(exercise, part, session, attempts, seed):
             break
         except (Wrong, Failed) as error:
             failures.append(error)
+        except NotStarted:
+            raise
         except Exception as error:  # the check could not work with the result, such as None in place of a pair
             failures.append(Wrong(f"the result is not what the docstring promises: {error}"))
     seconds = time.perf_counter() - start
@@ -155,6 +158,8 @@ def main(argv=None):
     except ValueError as error:
         parser.error(str(error))
     with Session() as session:
+        if any(map(names_below, exercises)):
+            session.prepare(SUBSTITUTES)
         graded = {
             exercise: grade(exercise, session, HERE.parent, seed=args.seed) for exercise in _with_progress(exercises)
         }
