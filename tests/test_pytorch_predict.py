@@ -5,7 +5,6 @@ import os
 import re
 import struct
 import sys
-import warnings
 import zlib
 
 import numpy as np
