@@ -45,6 +45,7 @@ def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=Non
     isolated_tree: a tree to try first, in which only the modules with this exercise are the learner's.
     seed: an int from which the checks draw their arrays.
     """
+    session.use(exercise)
     substitutes = {"source": source, "names": names_below(exercise)}
     attempts = [(tree, substitutes), (tree, None)] if substitutes["names"] else [(tree, None)]
     if isolated_tree:

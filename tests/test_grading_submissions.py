@@ -87,7 +87,7 @@ ATTACKS = {  # each replaces affine_forward and earns nothing.  What could harm 
     "thread": "import threading; threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()\nRIGHT",
     "torch": "import torch; return torch.addmm(*map(torch.tensor, (b, x.reshape(len(x), -1), w))).numpy(), (x, w, b)",
     "torch-behind-the-guard": "import sys; sys.meta_path[:] = sys.meta_path[2:]; import torch\nRIGHT",
-    "scipy": "from scipy.linalg import blas\nRIGHT",
+    "scipy": "from scipy.linalg import blas\nout = blas.dgemm(1, x.reshape(len(x), -1), w)\nRIGHT",
     "the-reference's-file": f"""
         names = {{}}
         exec(open({str(ROOT / "cs231n/layers.py")!r}).read(), names)
@@ -221,7 +221,7 @@ def test_what_is_right_earns_its_points_whatever_else_it_tries(attacked, name):
         ("infinite-loop", "it took more than 3 s, and was stopped"),
         ("memory-of-100-gb", "MemoryError"),
         ("torch", "exercise 1.1 has to be written in NumPy alone, without torch, in layers.py"),
-        ("os-exit", "the process ended: status 0"),
+        ("os-exit", "SystemExit: it ends the program, with status 0: remove exit(), sys.exit() or os._exit()"),
         ("error-without-a-name", "an error without a name"),
     ],
 )

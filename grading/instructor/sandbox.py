@@ -2,7 +2,7 @@
 
 The process reads only what it needs and writes nothing.  It starts no process and no thread, reaches no network and no
 other process, and its time and memory are limited.  Linux enforces this with Landlock and seccomp, even for root; where
-they are missing, as on macOS, only the POSIX limits and the import guard remain, and `not_enforced` says so.
+they are missing, as on macOS, only the POSIX limits and `grading.rules` remain, and `not_enforced` says so.
 
 Landlock: https://docs.kernel.org/userspace-api/landlock.html.  seccomp: `man 2 seccomp`, and the kernel's headers
 linux/bpf_common.h (instructions), linux/seccomp.h (what they read and return) and linux/audit.h (machines).
@@ -11,7 +11,6 @@ linux/bpf_common.h (instructions), linux/seccomp.h (what they read and return) a
 import contextlib
 import ctypes
 import errno
-import importlib.abc
 import importlib.util
 import json
 import os
@@ -24,7 +23,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-GRADING = Path(__file__).parents[1]  # holds child.py and drivers.py
+GRADING = Path(__file__).parents[1]  # holds child.py, drivers.py and rules.py
 PACKAGES = ("numpy", "numpy.libs", "threadpoolctl", "tqdm", "filelock")  # all that the NumPy core imports
 BESIDE_TORCH = (
     "cs231n",
@@ -89,7 +88,7 @@ def _readable(sites, torch):
         yield from (path for path in Path(folder).iterdir() if path.name not in ("site-packages", "dist-packages"))
     for folder in map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", f"{sys.base_prefix}/lib")):
         yield from (path for path in folder.glob("*") if ".so" in path.name or "-linux-" in path.name)
-    yield from (GRADING / "drivers.py", "/etc/ld.so.cache", "/dev/urandom")
+    yield from (GRADING / "drivers.py", GRADING / "rules.py", "/etc/ld.so.cache", "/dev/urandom")
     yield from ("/proc/self/maps", "/proc/cpuinfo", "/sys/devices/system/cpu")
     for name in PACKAGES:
         yield from (Path(sites[0], name), Path(sites[0], f"{name}.py"))
@@ -217,21 +216,6 @@ def _filter(column, machine, fcntl):
     return [*program, unless_equal_skip(fcntl, len(asks_or_duplicates)), *asks_or_duplicates, refuse]
 
 
-class ImportGuard(importlib.abc.MetaPathFinder):
-    """Refuses the packages that an exercise has to do without; a hint can show the message."""
-
-    def __init__(self, exercise, torch):
-        self.exercise, self.torch = exercise, torch
-
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        library = top in sys.stdlib_module_names or top.startswith("_")
-        refused = top in BESIDE_TORCH[1:] if self.torch else not library and top not in ("cs231n", *PACKAGES)
-        if refused:
-            means = f"{'PyTorch' if self.torch else 'NumPy'} alone, without {top}"
-            raise ModuleNotFoundError(f"exercise {self.exercise} has to be written in {means}", name=top)
-
-
 def _child():
     """The module `child.py`, loaded by its path, since the package grading is not on sys.path here."""
     spec = importlib.util.spec_from_file_location("child", GRADING / "child.py")
@@ -251,7 +235,6 @@ def main():
     if torch:
         importlib.import_module("torch")  # first, so that the limit on memory does not count its libraries
     read = [*settings["folders"], *_readable(sites, torch)]
-    sys.meta_path.insert(0, ImportGuard(settings["exercise"], torch))
     _limit(settings["seconds"], settings["memory"])
     if sys.platform == "linux":
         _give_up_privileges()
@@ -259,7 +242,7 @@ def main():
         _restrict_files(read, [*sites, *_library()])
     if _has_seccomp():
         _restrict_calls()
-    child.main()
+    child.main("torch" if torch else "numpy", settings["exercise"])
 
 
 if __name__ == "__main__":

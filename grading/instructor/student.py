@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 COPIED = (
     *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
-    *(f"grading/{name}.py" for name in ("expect", "grade", "magic")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules")),
     *("grading/exercises.toml", "grading/checks/*.py"),
     *(
         f"tests/{name}.py"
