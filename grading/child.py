@@ -125,7 +125,7 @@ class Server:
     def __init__(self, requests, answers, rules):
         self.rules, self.requests, self.answers, self.one_at_a_time = rules, requests, answers, threading.Lock()
         self.received, self.sent = [], []  # the blobs of a request, and of its answer
-        self.objects, self.path = [], list(sys.path)
+        self.objects = []
         self.finder, self.source, self.right = SubstituteFinder(), None, None
         sys.meta_path.insert(0, self.finder)
 
@@ -203,7 +203,7 @@ class Server:
         """Let the next import of cs231n find it in tree."""
         for name in [name for name in sys.modules if name.split(".")[0] == "cs231n"]:
             del sys.modules[name]
-        sys.path[:] = [tree, *self.path]
+        self.finder.tree = tree
         importlib.invalidate_caches()
 
     def target(self, target):
@@ -282,7 +282,13 @@ class Server:
             return {**(getattr(self, request.pop("do"))(**request) or {}), "blobs": self.sent}
         except BaseException as error:
             name = type.__dict__["__name__"].__get__(type(error))  # whatever its class makes of it
-            return {"error": name, "text": _text(error), "place": _place(sys.path[0]), "given": self.given, "blobs": []}
+            return {
+                "error": name,
+                "text": _text(error),
+                "place": _place(self.finder.tree),
+                "given": self.given,
+                "blobs": [],
+            }
 
 
 def _text(error):
@@ -290,12 +296,18 @@ def _text(error):
     try:
         return str.__getitem__(str(error), slice(2000))
     except BaseException as failure:
-        return f"its __str__ fails with {type.__dict__['__name__'].__get__(type(failure))}"
+        return f"its __str__ fails with {_type_name(failure)}"
+
+
+def _type_name(error):
+    """The name of an error's class, whatever that class makes of it."""
+    return type.__dict__["__name__"].__get__(type(error))
 
 
 def _place(tree):
     """The last line in the folder tree of the error that is being handled."""
-    where = [frame for frame in traceback.extract_tb(sys.exc_info()[2]) if frame.filename.startswith(tree)]
+    frames = traceback.extract_tb(sys.exc_info()[2]) if tree else ()
+    where = [frame for frame in frames if frame.filename.startswith(tree)]
     return f"{os.path.basename(where[-1].filename)}, line {where[-1].lineno}: {where[-1].line}" if where else ""
 
 
@@ -303,12 +315,12 @@ class SubstituteFinder(importlib.abc.MetaPathFinder):
     """Finds the modules of cs231n, in which `Loader` replaces functions before other modules import them."""
 
     def __init__(self):
-        self.functions = {}  # name -> function
+        self.functions, self.tree = {}, ""  # name -> function; what holds cs231n
 
     def find_spec(self, name, path, target=None):
         if name.split(".")[0] != "cs231n":
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec = importlib.machinery.PathFinder.find_spec(name, path or [self.tree])
         if spec and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             module = name.removeprefix("cs231n.")
             substitutes = {name: right for name, right in self.functions.items() if name.split(".")[0] == module}

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import tempfile
 import textwrap
 import time
 import zlib
@@ -15,9 +16,11 @@ from tqdm import tqdm
 
 from grading.exercises import choose, read
 from grading.expect import Wrong
+from grading.given import given_files
 from grading.session import Failed, Learner, NotStarted, Session, printable
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 SUBSTITUTES = str(HERE / "substitutes.py")
 
 
@@ -51,6 +54,44 @@ def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=Non
     if isolated_tree:
         attempts = [(isolated_tree, substitutes), *attempts]
     return [_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts]
+
+
+def grade_own(exercise, session, root=ROOT, seed=0):
+    """Grade an exercise of the edition in the folder root as it is graded where it is handed in.
+
+    That is in a fresh process, and with the modules that are not exercises as they were given.
+    """
+    session.restart()
+    given = given_files(root, "cs231n/*.py")
+    if not given:
+        return grade(exercise, session, root, seed=seed)
+    own = {file.relative_to(root).as_posix(): file.read_bytes() for file in sorted((root / "cs231n").rglob("*.py"))}
+    new = {name: content for name, content in own.items() if name not in given}
+    with tempfile.TemporaryDirectory(prefix="cs231n-") as folder:
+        trees = []
+        for name, files in (("whole", with_exercises()), ("isolated", exercise.files)):
+            mine = {name: content for name, content in own.items() if name in files}
+            trees.append(_write_tree(Path(folder, name), {**given, **new, **mine, "cs231n/__init__.py": b""}))
+        return grade(exercise, session, trees[0], seed=seed, isolated_tree=trees[1])
+
+
+def with_exercises():
+    """The files in which there are exercises: of those that are given, these count where they are handed in."""
+    return {file for exercise in read()[0].values() for file in exercise.files}
+
+
+def edited(root=ROOT):
+    """The given modules that the learner has changed, in vain: names such as cs231n/utils.py."""
+    given = given_files(root, "cs231n/*.py")
+    names = sorted(given.keys() - with_exercises())
+    return [name for name in names if not (root / name).exists() or (root / name).read_bytes() != given[name]]
+
+
+def _write_tree(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def names_below(exercise):
@@ -124,6 +165,12 @@ def table(graded):
     yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
 
 
+def notes():
+    """The lines below a report that say which changes do not count."""
+    if names := edited():
+        yield from _indented(f"{', '.join(names)}: changes there do not count: these files are used as given")
+
+
 def _indented(text):
     return textwrap.wrap(text, 110, initial_indent=" " * 5, subsequent_indent=" " * 5)
 
@@ -161,10 +208,8 @@ def main(argv=None):
     with Session() as session:
         if any(map(names_below, exercises)):
             session.prepare(SUBSTITUTES)
-        graded = {
-            exercise: grade(exercise, session, HERE.parent, seed=args.seed) for exercise in _with_progress(exercises)
-        }
-    print("\n".join(table(graded)))
+        graded = {exercise: grade_own(exercise, session, seed=args.seed) for exercise in _with_progress(exercises)}
+    print("\n".join([*table(graded), *notes()]))
     if args.json:
         args.json.write_text(json.dumps(gradescope(graded), indent=1) + "\n", encoding="utf-8")
 

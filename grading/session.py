@@ -45,25 +45,31 @@ class NotStarted(Exception):
 class Session:
     """A process that runs the package in a folder, at most until its deadline.
 
-    command: starts the process (default: this Python runs child.py).  seconds: how long a check may take.
+    command: starts the process (default: this Python runs child.py).  seconds: how long an exercise may take.
     right: the session of the correct functions, which answers what stubs in this one ask (default: one like this).
     """
 
     def __init__(self, command=None, seconds=60, right=None):
-        self.command, self.exercise, self.kind = command, None, "numpy"
+        self.command, self.exercise, self.kind, self.end = command, None, "numpy", None
         self.seconds, self.process, self.ready, self.right, self.stubs = seconds, None, False, right, ()
         self.deadline = time.monotonic() + seconds
 
     def begin(self):
-        """Give the next check its time."""
-        self.deadline = time.monotonic() + self.seconds
+        """Give the next check its time: what is left of that of the exercise, and at least a tenth of it."""
+        now = time.monotonic()
+        self.end = self.end or now + self.seconds
+        self.deadline = max(self.end, now + self.seconds / 10)
 
     def use(self, exercise):
         """Run code for this exercise from now on.  Those in PyTorch have a process of another kind."""
         kind = "torch" if exercise.notebook == 5 else "numpy"
         if kind != self.kind:
             self._end()
-        self.exercise, self.kind = exercise.id, kind
+        self.exercise, self.kind, self.end = exercise.id, kind, None
+
+    def restart(self):
+        """Let the next request start a fresh process, since what ran so far may have changed NumPy's settings."""
+        self._end()
 
     def load(self, tree, substitutes=None):
         """Use cs231n from the folder tree.
@@ -87,7 +93,7 @@ class Session:
 
     def prepare(self, source):
         """Start the process of the correct functions in source, and do not wait: with PyTorch it takes a second."""
-        self.right = Session(seconds=self.seconds)
+        self.right = Session(CHILD, self.seconds)
         self.right._use(do="serve", source=source)
         self.right._launch()
 

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,19 +59,6 @@ def _below(exercise, exercises):
 # --- an exercise of a submission ---
 
 
-class ExerciseSession(Session):
-    """A session with a time limit for its exercise: each check has what is left of it, and at least a tenth of it."""
-
-    def __init__(self, command, seconds, right):
-        super().__init__(command, seconds, right)
-        self.end = None
-
-    def begin(self):
-        now = time.monotonic()
-        self.end = self.end or now + self.seconds
-        self.deadline = max(self.end, now + self.seconds / 10)
-
-
 def grade_one(exercise, modules, references, work, seed, seconds, memory):
     """Grade an exercise of a submission's modules in a process of its own, in the folder work.  Returns its results.
 
@@ -86,7 +72,7 @@ def grade_one(exercise, modules, references, work, seed, seconds, memory):
         whole = write_tree(Path(folder, "whole"), references[None], modules, written)
         isolated = write_tree(Path(folder, "isolated"), references[None], modules, exercise.files)
         learners, right = (sandbox.command(exercise, [f], seconds, memory) for f in (folder, source))
-        with ExerciseSession(learners, seconds, Session(right, seconds)) as session:
+        with Session(learners, seconds, Session(right, seconds)) as session:
             return grade(exercise, session, whole, str(source), seed, isolated)
 
 
