@@ -241,7 +241,7 @@ class Server:
     def _encoded(self, value, target):
         """What a function has returned.  A forward's second result, its cache, stays here: it may hold anything."""
         name = target if isinstance(target, str) else str(target[-1])
-        if not ("forward" in name and isinstance(value, tuple) and len(value) == 2):
+        if not ("forward" in name and isinstance(value, tuple | list) and len(value) == 2):
             return encode(value, self.keep, self.sent)
         cache = self.keep(value[1])
         if self.source and target in READ_BY_EXERCISES:

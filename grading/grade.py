@@ -8,14 +8,14 @@ import tempfile
 import textwrap
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from grading.exercises import choose, read
-from grading.expect import Wrong
+from grading.expect import Wrong, small_faults
 from grading.given import given_files
 from grading.session import Failed, Learner, NotStarted, Session, printable
 
@@ -26,17 +26,21 @@ SUBSTITUTES = str(HERE / "substitutes.py")
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a part of an exercise.  hint: empty if it is right.  open: whether it is not written yet."""
+    """The result of a part of an exercise.  hint: empty if it is right.  open: whether it is not written yet.
+
+    lost: how many points a small fault costs; None if the hint is on another fault, which costs them all.
+    """
 
     part: str
     points: int
     hint: str = ""
     open: bool = False
     seconds: float = 0.0
+    lost: int | None = None
 
     @property
     def earned(self):
-        return 0 if self.hint else self.points
+        return self.points - (self.points if self.lost is None else self.lost) if self.hint else self.points
 
 
 def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=None):
@@ -53,7 +57,13 @@ def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=Non
     attempts = [(tree, substitutes), (tree, None)] if substitutes["names"] else [(tree, None)]
     if isolated_tree:
         attempts = [(isolated_tree, substitutes), *attempts]
-    return [_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts]
+    return _small_faults_once([_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts])
+
+
+def _small_faults_once(results):
+    """The results, in which small faults cost one point in all."""
+    small = [result for result in results if result.lost]
+    return [replace(result, lost=0) if result in small[1:] else result for result in results]
 
 
 def grade_own(exercise, session, root=ROOT, seed=0):
@@ -108,7 +118,7 @@ def _grade_part(exercise, part, session, attempts, seed):
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
             session.load(tree, substitutes)
-            with _one_torch_thread():
+            with _one_torch_thread(), small_faults() as faults:
                 check(Learner(session, rng))
             failures.clear()
             break
@@ -120,7 +130,8 @@ def _grade_part(exercise, part, session, attempts, seed):
             failures.append(Wrong(f"the result is not what the docstring promises: {error}"))
     seconds = time.perf_counter() - start
     if not failures:
-        return Result(part, exercise.parts[part], seconds=seconds)
+        hint = printable(faults[0]) if faults else ""
+        return Result(part, exercise.parts[part], hint, seconds=seconds, lost=1 if faults else None)
     shown = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
     hint = printable(shown) or "it failed without a message"  # an empty hint would mean that it is right
     return Result(part, exercise.parts[part], hint, getattr(shown, "open", False), seconds)
@@ -158,7 +169,8 @@ def table(graded):
             continue
         for result in results:
             if result.hint:
-                yield from _indented(f"{result.part} ({result.points}): {result.hint}")
+                points = f"{result.earned} of {result.points}" if result.earned else result.points
+                yield from _indented(f"{result.part} ({points}): {result.hint}")
         if earned and (others := ", ".join(used for used in exercise.uses if used in known - full)):
             yield from _indented(f"checked with correct functions for {others}, where yours are not right yet")
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))

@@ -21,6 +21,7 @@ from nbclient.exceptions import CellExecutionError
 from grading.exercises import Exercise, choose, read
 from grading.grade import grade, gradescope, main, table
 from grading.instructor import cut_code, cut_notebooks, student
+from grading.merge import read_notebook
 from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
@@ -223,6 +224,19 @@ def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     assert {"words", "d"}.isdisjoint(sources)
     assert sources["grade-1-1"] == "%grade 1.1"
     assert "(2 points)" in sources["exercise-1-1"]
+
+
+def test_a_notebook_that_colab_saved_is_cut_as_well():
+    cells = [nbformat.v4.new_markdown_cell("## 1.1 A section"), nbformat.v4.new_code_cell("a = 1")]
+    saved = json.loads(nbformat.writes(nbformat.v4.new_notebook(cells=cells)))
+    for i, cell in enumerate(saved["cells"]):
+        cell["metadata"] = {"id": f"x{i}"}
+        del cell["id"]
+    saved |= {"nbformat_minor": 0, "metadata": {"colab": {"provenance": []}}}
+    exercise = Exercise("1.1", "One", "1.1", {"layers.one": "1"}, "layers", {"one": 2})
+    cut = cut_notebooks.cut(read_notebook(b"\xef\xbb\xbf" + json.dumps(saved).encode()), [exercise])
+    assert cut.metadata.kernelspec.name == "python3"
+    assert [cell.id for cell in cut.cells][-2:] == ["grade-1-1", "x1"]
 
 
 @pytest.mark.parametrize(
