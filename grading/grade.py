@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from grading.exercises import choose, read
 from grading.expect import Wrong
-from grading.session import Failed, Learner, Session, printable
+from grading.session import Failed, Learner, NotStarted, Session, printable
 
 HERE = Path(__file__).parent
 SUBSTITUTES = str(HERE / "substitutes.py")
@@ -71,6 +71,8 @@ def _grade_part(exercise, part, session, attempts, seed):
             break
         except (Wrong, Failed) as error:
             failures.append(error)
+        except NotStarted:
+            raise
         except Exception as error:  # the check could not work with the result, such as None in place of a pair
             failures.append(Wrong(f"the result is not what the docstring promises: {error}"))
     seconds = time.perf_counter() - start

@@ -17,6 +17,10 @@ LONGEST_ANSWER = 1 << 24  # bytes
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
+class NotStarted(Exception):
+    """A process could not be started: a fault of the grader's, not of a learner's."""
+
+
 class Failed(Exception):
     """The learner's code raised an error of type kind, or did not answer.  open: the exercise is not written yet."""
 
@@ -76,14 +80,17 @@ class Session:
 
     def _start(self):
         before = time.monotonic()
-        self.process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**ENVIRONMENT, "PATH": os.environ.get("PATH", "")},
-        )
+        try:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**ENVIRONMENT, "PATH": os.environ.get("PATH", "")},
+            )
+        except OSError as error:
+            raise NotStarted(f"a process of the grader's did not start: {error}") from error
         os.set_blocking(self.process.stdin.fileno(), False)  # since it may never read
         self._rest = b""
         self.ask(**self._load)
