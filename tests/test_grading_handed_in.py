@@ -166,7 +166,7 @@ def test_two_modules_whose_names_mean_the_same_to_python_are_one(tmp_path):
 
 
 def test_notes_are_printable_and_few(tmp_path):
-    write(tmp_path / "anna.zip", zipped(**package(**{f"\x1b[2J\u202e {i}": b"" for i in range(300)})))
+    write(tmp_path / "anna.zip", zipped(**package(**{f"\x1b[2J\u202e\n1.1 3 of 3 {i}": b"" for i in range(300)})))
     submission = only(tmp_path)
     assert len(submission.notes) == 21
     assert all(note.isprintable() for note in submission.notes)

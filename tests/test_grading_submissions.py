@@ -449,6 +449,11 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypat
     assert line.startswith("'anna' has no report, since the grader itself failed: its report was not written: [Errno")
     assert (out / "grades.csv").read_text().splitlines()[1:] == ["zoe,2,2,2,"]
     (out / "anna.txt").rmdir()
+    (out / "grades.csv").unlink()
+    (out / "grades.csv").mkdir()
+    assert submissions.main([str(folder), "--exercises", "1.2"]) == 1
+    assert "grades.csv was not written: [Errno" in capsys.readouterr().err
+    (out / "grades.csv").rmdir()
     assert submissions.main([str(folder), "--exercises", "1.2"]) == 0
 
 

@@ -119,7 +119,7 @@ def write_script(path, script):
     ids=lambda name: name or "none",
 )
 def test_the_folder_of_submissions_reaches_the_grader_whole(copy, name):
-    write_script(copy / VENV_PYTHON, '[ "$1" = -c ] && exit 0\nfor a in "$@"; do echo "<$a>"; done')
+    write_script(copy / VENV_PYTHON, '[ "$1" = -c ] && exit 0\nprintf "<%s>\\n" "$@"')
     (copy / ".venv/.set-up").write_text(f"{os.path.realpath(copy)}\n")
     done = make("-s", "grade-submissions", folder=copy, SUBMISSIONS=name, GRADE_ARGS="--jobs 4 --exercises 1")
     arguments = ["-m", "grading.instructor.submissions", "--jobs", "4", "--exercises", "1", "--", name]

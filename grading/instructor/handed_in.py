@@ -55,7 +55,8 @@ class Submission:
     def leave_out(self, what, why):
         """Note that something is left out; of many such notes, only the first are kept."""
         if len(self.notes) < NOTES:
-            self.notes.append(f"left out: {printable(what)[:200]} ({printable(why)})")
+            what = printable(what).replace("\n", "?")[:200]  # a name with several lines could look like a report
+            self.notes.append(f"left out: {what} ({printable(why)})")
         elif len(self.notes) == NOTES:
             self.notes.append("and more was left out")
 
@@ -181,9 +182,13 @@ def _packages(entries, submission, files, level=0):
 
     files: an ExitStack that closes the zips.
     """
-    folders = {entry.path.parent for entry in entries if entry.path.parent.name == "cs231n" and _is_code(entry)}
-    if folders or level == ZIPS_IN_ZIPS:
-        return {folder: [e for e in entries if folder in e.path.parents and _is_code(e)] for folder in sorted(folders)}
+    code = [entry for entry in entries if entry.path.name.endswith(CODE)]
+    found = {folder: [] for folder in sorted({e.path.parent for e in code}) if folder.name == "cs231n"}
+    for entry in code:
+        for folder in found.keys() & entry.path.parents:
+            found[folder].append(entry)
+    if found or level == ZIPS_IN_ZIPS:
+        return found
     inner, room = [], INNER_ZIPS >> level
     for entry in entries:
         if entry.path.suffix.lower() == ".zip":
@@ -201,10 +206,6 @@ def _seekable(entry, most):
     if not entry.unusable and not entry.zipped:
         return entry.open()
     return io.BytesIO(_content(entry, most))
-
-
-def _is_code(entry):
-    return entry.path.name.endswith(CODE)
 
 
 def _best(packages):

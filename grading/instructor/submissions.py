@@ -133,10 +133,10 @@ def grade_submissions(
         run.grade([s for s in submissions if again or not earlier_tests(out, s, *kept)], jobs)
     finally:
         rows = grades(out, submissions, *kept)
-        write_grades(out, rows, exercises)
+        unwritten = run.write_grades(rows)
     for name, why in run.failures.items():
         log(f"{name!r} has no report, since the grader itself failed: {why}; run it again")
-    return rows, bool(run.failures)
+    return rows, bool(run.failures) or unwritten
 
 
 class Run:
@@ -190,6 +190,15 @@ class Run:
             write_report(self.out, submission, graded, self.seed, self.limits)
         except (OSError, ValueError) as error:
             self.failures[submission.name] = f"its report was not written: {error}"
+
+    def write_grades(self, rows):
+        """Write grades.csv.  Returns whether that failed."""
+        try:
+            write_grades(self.out, rows, self.exercises)
+        except OSError as error:
+            self.log(f"grades.csv was not written: {error}")
+            return True
+        return False
 
 
 def _try_sandbox(exercises, seconds, memory, unsandboxed):
