@@ -8,14 +8,17 @@ From the grader to the learner's code and back:
           |
     checks/*.py      learner.layers.affine_forward(x, w, b): expect.py compares what comes back with PyTorch's result
           |
-    session.py       Learner, RemoteFunction, RemoteObject: a call becomes a line of JSON; time limits
+    session.py       Learner, RemoteFunction, RemoteObject: a call becomes a message; time limits
           |  pipe
-    child.py         another process: decodes the line, calls, encodes the result (objects stay, and go by number)
+    child.py         another process: decodes the message, calls, encodes the result (objects stay, and go by number)
           |
-    cs231n/*.py      the learner's code; where it uses other exercises, with functions of substitutes.py in their
-                     places; models that record what they are asked come from drivers.py
+    cs231n/*.py      the learner's code, with stubs in place of the functions of other exercises that it uses; models
+                     that record what they are asked come from drivers.py
 
-instructor/ is not part of the student edition.  There, sandbox.py starts child.py with restricted rights.
+A stub sends its arguments back through the same pipe, and session.py passes them on to a second process of child.py,
+which has the correct functions: those of substitutes.py, or of the reference.
+
+instructor/ is not part of the student edition.  There, sandbox.py starts both processes with restricted rights.
 """
 
 

@@ -1,6 +1,15 @@
-"""Compare a learner's result with the correct one; the hint says which result, which entry, and the likely mistake."""
+"""Compare a learner's result with the correct one; the hint says which result, which entry, and the likely mistake.
+
+A result is whatever the learner's process says.  Its kind, dtype and shape are compared before anything is computed
+from it, and nothing that is expected is ever computed from it.
+"""
+
+import sys
 
 import numpy as np
+
+from grading.child import DTYPES
+from grading.session import RemoteObject
 
 
 class Wrong(Exception):
@@ -14,24 +23,35 @@ def expect(name, got, wanted, mistakes=None, case="", tol=1e-6):
     to the largest magnitude in wanted.  mistakes: a dict from a description to what that mistake would have given.
     case: which arguments were used.
     """
-    where = f" (with {case})" if case else ""
-    likely = _likely(got, wanted, mistakes or {}, tol)
-    wanted_array, kind = _array(wanted), "a number" if np.ndim(wanted) == 0 else "an array"
+    wanted = _array(wanted)
     try:
-        array = _array(got)
-    except (TypeError, ValueError):
-        array = None
-    if array is None or got is None or array.dtype.kind not in "biuf":
-        raise Wrong(f"{name}: expected {kind}, got {'None' if got is None else type(got).__name__}{where}{likely}")
-    if array.shape != wanted_array.shape:
-        raise Wrong(f"{name} has the shape {array.shape}, expected {wanted_array.shape}{where}{likely}")
-    if wanted_array.ndim and array.dtype != wanted_array.dtype:
-        raise Wrong(f"{name} is {array.dtype}, expected {wanted_array.dtype}{where}{likely}")
-    if not close(array, wanted_array, tol):
-        differences = np.abs(array.astype(float) - wanted_array)
-        i = np.unravel_index(np.argmax(np.where(np.isnan(differences), np.inf, differences)), array.shape)
-        entry = f"[{', '.join(map(str, i))}]" if i else ""
-        raise Wrong(f"{name}{entry} is {array[i]:.6g}, expected {wanted_array[i]:.6g}{where}{likely}")
+        array = fitting(name, got, wanted.shape, wanted.dtype, case)
+        if not close(array, wanted, tol):
+            differences = np.abs(array.astype(float) - wanted)
+            i = np.unravel_index(np.argmax(np.where(np.isnan(differences), np.inf, differences)), array.shape)
+            entry = f"[{', '.join(map(str, i))}]" if i else ""
+            raise Wrong(f"{name}{entry} is {float(array[i]):.6g}, expected {float(wanted[i]):.6g}{_with(case)}")
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}{_likely(got, wanted, mistakes or {}, tol)}") from None
+
+
+def fitting(name, got, shape, dtype, case=""):
+    """got as an array.  Raises `Wrong` unless it is one of this shape and dtype; or a number, if the shape is ()."""
+    array, kind = _array(got), "an array" if shape else "a number"
+    if array is None:
+        raise Wrong(f"{name}: expected {kind}, got {_described(got)}{_with(case)}")
+    if array.shape != tuple(shape):
+        raise Wrong(f"{name} has the shape {array.shape}, expected {tuple(shape)}{_with(case)}")
+    if shape and array.dtype != dtype:
+        raise Wrong(f"{name} is {array.dtype}, expected {np.dtype(dtype)}{_with(case)}")
+    return array
+
+
+def numbers(name, got, count):
+    """got, a list of so many numbers, as an array.  Raises `Wrong` for anything else."""
+    require(isinstance(got, list), f"{name}: expected a list, got {_described(got)}")
+    require(len(got) == count, f"{name} has {len(got)} entries, expected {count}")
+    return np.array([fitting(f"an entry of {name}", entry, (), float) for entry in got], float)
 
 
 def require(condition, hint):
@@ -43,7 +63,7 @@ def require(condition, hint):
 def several(function, got, names):
     """Return got if it is a tuple with a result for each of names, such as "dx, dw, db"; raise `Wrong` otherwise."""
     wanted = len(names.split(", "))
-    kind = f"{len(got)} results" if isinstance(got, tuple) else "None" if got is None else type(got).__name__
+    kind = f"{len(got)} results" if isinstance(got, tuple) else _described(got)
     require(isinstance(got, tuple) and len(got) == wanted, f"{function}: expected {names}, got {kind}")
     return got
 
@@ -51,7 +71,7 @@ def several(function, got, names):
 def close(got, wanted, tol):
     """Whether two arrays, tensors or numbers agree up to tol times the largest magnitude in wanted."""
     got, wanted = _array(got), _array(wanted)
-    if got.shape != wanted.shape:
+    if got is None or got.shape != wanted.shape:
         return False
     if wanted.size == 0:
         return True
@@ -60,15 +80,26 @@ def close(got, wanted, tol):
         return bool(np.all((got == wanted) | (np.abs(got.astype(float) - wanted) <= tol * scale)))
 
 
+def _with(case):
+    return f" (with {case})" if case else ""
+
+
 def _likely(got, wanted, mistakes, tol):
     for words, wrong in mistakes.items():
-        try:
-            if close(got, wrong, tol) and not close(wanted, wrong, tol):
-                return f". Likely mistake: {words}"
-        except (TypeError, ValueError):
-            continue
+        if close(got, wrong, tol) and not close(wanted, wrong, tol):
+            return f". Likely mistake: {words}"
     return ""
 
 
 def _array(value):
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    """An array, a tensor or a number as an array of one of `DTYPES`; None for anything else."""
+    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor):
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray | np.generic | bool | int | float):
+        return None
+    array = np.asarray(value)
+    return array if array.dtype.str in DTYPES else None
+
+
+def _described(value):
+    return "None" if value is None else str(value) if isinstance(value, RemoteObject) else type(value).__name__

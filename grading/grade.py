@@ -39,22 +39,23 @@ class Result:
 def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=None):
     """Check an exercise of the package in the folder tree.  Returns a list of a `Result` for each of its parts.
 
-    The exercises that it uses are replaced by correct ones from source, so that a mistake there costs nothing here.
+    The exercises that it uses are replaced by correct ones from source, so that a mistake there costs nothing here;
+    they run in a process of their own.
     A part that fails then is tried again with the learner's own, whose cache, for example, may be laid out differently.
     isolated_tree: a tree to try first, in which only the modules with this exercise are the learner's.
     seed: an int from which the checks draw their arrays.
     """
     substitutes = {"source": source, "names": names_below(exercise)}
-    attempts = [(tree, substitutes), (tree, None)] if exercise.uses else [(tree, None)]
+    attempts = [(tree, substitutes), (tree, None)] if substitutes["names"] else [(tree, None)]
     if isolated_tree:
         attempts = [(isolated_tree, substitutes), *attempts]
     return [_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts]
 
 
 def names_below(exercise):
-    """The functions of the exercises that an exercise uses."""
+    """The functions of the exercises that an exercise uses.  Methods are not among them: its check replaces those."""
     exercises, _ = read()
-    return [name for used in exercise.uses for name in exercises[used].functions]
+    return [name for used in exercise.uses for name in exercises[used].functions if name.count(".") == 1]
 
 
 def _grade_part(exercise, part, session, attempts, seed):
@@ -157,6 +158,8 @@ def main(argv=None):
     except ValueError as error:
         parser.error(str(error))
     with Session() as session:
+        if any(map(names_below, exercises)):
+            session.prepare(SUBSTITUTES)
         graded = {
             exercise: grade(exercise, session, HERE.parent, seed=args.seed) for exercise in _with_progress(exercises)
         }

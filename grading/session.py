@@ -10,15 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-from grading.child import decode, encode
+from grading.child import decode, encode, handle_of, lines_of
 
 HERE = Path(__file__).parent
-LONGEST_ANSWER = 1 << 24  # bytes
+LONGEST_ANSWER, MOST_VALUES = 1 << 24, 100_000  # bytes, and numbers, texts and lists (an array is one text)
+LONGEST_START = 300  # seconds
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-class NotStarted(Exception):
-    """A process could not be started: a fault of the grader's, not of a learner's."""
 
 
 class Failed(Exception):
@@ -38,15 +35,20 @@ class Failed(Exception):
         return error + place + written_to
 
 
+class NotStarted(Exception):
+    """A process could not be started: a fault of the grader's, not of a learner's."""
+
+
 class Session:
     """A process that runs the package in a folder, at most until its deadline.
 
     command: starts the process (default: this Python runs child.py).  seconds: how long a check may take.
+    right: the session of the correct functions, which answers what stubs in this one ask (default: one like this).
     """
 
-    def __init__(self, command=None, seconds=60):
+    def __init__(self, command=None, seconds=60, right=None):
         self.command = command or [sys.executable, "-I", str(HERE / "child.py")]
-        self.seconds, self.process = seconds, None
+        self.seconds, self.process, self.ready, self.right, self.stubs = seconds, None, False, right, ()
         self.deadline = time.monotonic() + seconds
 
     def begin(self):
@@ -54,53 +56,128 @@ class Session:
         self.deadline = time.monotonic() + self.seconds
 
     def load(self, tree, substitutes=None):
-        """Use cs231n from the folder tree.  substitutes: the functions to replace, as `Server.load` takes them."""
-        self._load = {"do": "load", "tree": str(tree), "substitutes": substitutes, "drivers": str(HERE / "drivers.py")}
-        if self.process:
-            self.ask(**self._load)
+        """Use cs231n from the folder tree.
+
+        substitutes: a dict.  Its "names" are the functions to replace by stubs, such as "layers.affine_forward"; its
+        "source" has the correct ones: another tree, or a file with a dict SUBSTITUTES.
+        """
+        self.stubs = tuple(substitutes["names"]) if substitutes else ()
+        if self.stubs:
+            self.right = self.right or Session(seconds=self.seconds)
+            with contextlib.suppress(Failed):  # it has ended, and starts again when it is asked for a function
+                self._of_right(self.right._use, do="serve", source=substitutes["source"])
+        self._use(do="load", tree=str(tree), stubs=self.stubs, drivers=str(HERE / "drivers.py"))
+
+    def _use(self, **request):
+        """Send the request that says which folder to use, now or when the process starts."""
+        self._load = request
+        if self.ready:
+            self.ask(**request)
+
+    def prepare(self, source):
+        """Start the process of the correct functions in source, and do not wait: with PyTorch it takes a second."""
+        self.right = Session(seconds=self.seconds)
+        self.right._use(do="serve", source=source)
+        self.right._launch()
 
     def ask(self, **request):
         """The answer to a request.  Raises `Failed`."""
-        if not self.process:
+        if not self.ready:
             self._start()
+        return self._exchange(request)
+
+    def _exchange(self, request=None):
+        """Write a request, if there is one, and return the next answer.  Raises `Failed`."""
         try:
-            self._write(json.dumps(request).encode() + b"\n")
-            answer = json.loads(self._line())
-        except (OSError, ValueError, RecursionError) as error:
+            if request:
+                self._write(request)
+            while "right" in (answer := self._answer()):
+                self._write(self._from_right(answer))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             status = self._end()
             raise Failed("the process ended", f"status {status}") from error
         except BaseException:  # such as an interrupt: the answer still to come would be taken for the next one
             self._end()
             raise
-        if not isinstance(answer, dict) or "error" in answer:
-            said = answer if isinstance(answer, dict) else {}
-            kind, text, place = (printable(said.get(name, "")) for name in ("error", "text", "place"))
+        if "error" in answer:
+            kind, text, place = (printable(answer.get(name, "")) for name in ("error", "text", "place"))
             raise Failed(kind or "an error without a name", text, place)
         return answer
 
-    def _start(self):
-        before = time.monotonic()
-        try:
-            self.process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                env={**ENVIRONMENT, "PATH": os.environ.get("PATH", "")},
-            )
-        except OSError as error:
-            raise NotStarted(f"a process of the grader's did not start: {error}") from error
-        os.set_blocking(self.process.stdin.fileno(), False)  # since it may never read
-        self._rest = b""
-        self.ask(**self._load)
-        self.deadline += time.monotonic() - before  # importing NumPy or PyTorch does not count
+    def _answer(self):
+        """The next answer of the process, a dict, with its "blobs"."""
+        line = self._line()
+        if sum(map(line.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise ValueError("the answer has too many values")
+        answer = json.loads(line)
+        if not isinstance(answer, dict):
+            raise ValueError("the answer is not a dict")
+        sizes = answer.get("blobs", [])
+        if not all(type(size) is int and size >= 0 for size in sizes) or sum(sizes) > LONGEST_ANSWER:
+            raise ValueError("the answer does not say how many bytes follow, or too many")
+        return {**answer, "blobs": [self._bytes(size) for size in sizes]}
 
-    def _write(self, line):
-        """Write a line to the process."""
-        while line:
-            self._wait([], [self.process.stdin])
-            line = line[os.write(self.process.stdin.fileno(), line[: 1 << 16]) :]
+    def _from_right(self, request):
+        """What a stub gets: a correct function's value, and the dicts that it has left; or an error, without words.
+
+        Neither is looked at here.  The process of the correct functions decodes what comes from the learner's.
+        """
+        if request["right"] not in self.stubs:
+            raise ValueError("it asks for a function that is not one of the stubs")
+        try:
+            given = {name: request[name] for name in ("args", "kwargs", "blobs")}
+            answer = self._of_right(self.right.ask, do="call", target=request["right"], **given)
+        except Failed:
+            return {"error": True}
+        return {name: answer[name] for name in ("value", "dicts", "blobs")}
+
+    def _of_right(self, call, **request):
+        """Call a method of the session of the correct functions, which has the same deadline."""
+        self.right.deadline = self.deadline
+        try:
+            return call(**request)
+        finally:
+            self.deadline = self.right.deadline  # its start does not count
+
+    def _start(self):
+        """Launch the process if need be, wait until it is ready, and let it use its folder.  Raises `NotStarted`."""
+        left = self.deadline - time.monotonic()
+        self.deadline = time.monotonic() + LONGEST_START
+        try:
+            if not self.process:
+                self._launch()
+            for _ in self._written:
+                self._exchange()
+        except (Failed, OSError) as error:
+            self._end()
+            raise NotStarted(f"a process of the grader's did not start: {error}") from error
+        self.deadline = time.monotonic() + left  # importing NumPy or PyTorch does not count
+        self.ready = True
+        if self._load not in self._written:
+            self._exchange(self._load)
+
+    def _launch(self):
+        """Start the process, and write what it can do before any of a learner's code runs."""
+        self.process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**ENVIRONMENT, "PATH": os.environ.get("PATH", "")},
+        )
+        os.set_blocking(self.process.stdin.fileno(), False)  # since it may never read
+        self._rest = bytearray()  # what it has written and nobody has read
+        self._written = [{"do": "ready"}, *([self._load] if self._load["do"] == "serve" else ())]
+        for request in self._written:
+            self._write(request)
+
+    def _write(self, message):
+        """Write a message to the process."""
+        for data in map(memoryview, lines_of(message)):
+            while data:
+                self._wait([], [self.process.stdin])
+                data = data[os.write(self.process.stdin.fileno(), data[: 1 << 16]) :]
 
     def _wait(self, readers, writers):
         """Wait until the process has written, or reads.  Raises `Failed` at the deadline."""
@@ -111,19 +188,28 @@ class Session:
 
     def _line(self):
         """The next line that the process writes."""
-        chunks = [self._rest]
-        while b"\n" not in chunks[-1]:
-            self._wait([self.process.stdout], [])
-            chunk = os.read(self.process.stdout.fileno(), 1 << 20)
-            if not chunk or sum(map(len, chunks)) > LONGEST_ANSWER:
-                raise OSError("the pipe ended")
-            chunks.append(chunk)
-        line, _, self._rest = b"".join(chunks).partition(b"\n")
-        return line
+        while b"\n" not in self._rest:
+            self._read_more()
+        return self._bytes(self._rest.index(b"\n") + 1)
+
+    def _bytes(self, size):
+        """The next bytes that the process writes."""
+        while len(self._rest) < size:
+            self._read_more()
+        data = bytes(self._rest[:size])
+        del self._rest[:size]
+        return data
+
+    def _read_more(self):
+        self._wait([self.process.stdout], [])
+        chunk = os.read(self.process.stdout.fileno(), 1 << 20)
+        if not chunk or len(self._rest) > LONGEST_ANSWER:
+            raise OSError("the pipe ended")
+        self._rest += chunk
 
     def _end(self):
         """End the process and all that it started.  Returns its exit status, or minus the signal that ended it."""
-        process, self.process = self.process, None
+        process, self.process, self.ready = self.process, None, False
         if not process:
             return None
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -134,20 +220,29 @@ class Session:
         process.stdout.close()
         return process.wait()
 
-    close = _end
+    def close(self):
+        self._end()
+        if self.right:
+            self.right.close()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._end()
+        self.close()
+
+
+class Passed(dict):
+    """A dict to pass to a learner's function, which gets a copy.  after: that copy as the function left it."""
+
+    after = None
 
 
 class Learner:
     """The learner's package, as the checks see it: `learner.layers.affine_forward(x, w, b)`.
 
-    An array argument is read-only there.  A dict argument is left as the learner's code left it.  The second result
-    of a function called forward, its cache, becomes a `RemoteObject`, and so does whatever is not a plain value.
+    An array argument is read-only there, and a dict is a copy: see `Passed`.  The second result of a function called
+    forward, its cache, becomes a `RemoteObject`, and so does whatever is not a plain value.
     rng: the `numpy.random.Generator` that the checks draw their arrays from.
     """
 
@@ -160,8 +255,9 @@ class Learner:
     def vjp(self, function, args, dout):
         """out, and the gradients of sum(out * dout) with respect to args, of a function of tensors."""
         target = function._target if isinstance(function, RemoteFunction) else [function._handle.number]
-        answer = self._session.ask(do="vjp", target=target, args=encode(list(args), None), dout=encode(dout, None))
-        return _decoded(answer.get("value"), self._session)
+        blobs = []
+        given = {"args": encode(list(args), None, blobs), "dout": encode(dout, None, blobs)}
+        return _decoded(self._session.ask(do="vjp", target=target, **given, blobs=blobs), "value", self._session)
 
 
 class RemoteFunction:
@@ -178,14 +274,16 @@ class RemoteFunction:
         return RemoteFunction(self._session, f"{self._target}.{name}")
 
     def __call__(self, *args, **kwargs):
-        given = {"args": encode([_handle(arg) for arg in args], None), "kwargs": encode(_handle(kwargs), None)}
-        answer = self._session.ask(do="call", target=self._target, **given)
-        dicts = _decoded(answer.get("dicts"), self._session) or []
-        for arg, after in zip(args, dicts, strict=False):
-            if isinstance(arg, dict) and isinstance(after, dict):
-                arg.clear()
-                arg.update(after)
-        return _decoded(answer.get("value"), self._session)
+        blobs = []
+        given = {"args": [_handle(arg) for arg in args], "kwargs": _handle(kwargs)}
+        given = {name: encode(value, None, blobs) for name, value in given.items()}
+        answer = self._session.ask(do="call", target=self._target, **given, blobs=blobs)
+        if any(isinstance(arg, Passed) for arg in args):
+            dicts = _decoded(answer, "dicts", self._session)
+            for arg, after in zip(args, dicts if isinstance(dicts, list) else (), strict=False):
+                if isinstance(arg, Passed):
+                    arg.after = after if isinstance(after, dict) else {}
+        return _decoded(answer, "value", self._session)
 
 
 class RemoteObject:
@@ -195,7 +293,7 @@ class RemoteObject:
         self._session, self._handle = session, handle
 
     def __repr__(self):
-        return f"an object of type {self._handle.type}"
+        return f"an object of type {printable(self._handle.type)}"
 
     def __getattr__(self, method):
         if method.startswith("__"):
@@ -208,11 +306,11 @@ class RemoteObject:
     def get(self, path):
         """An attribute, or an entry of a dict: get("params.W1")."""
         answer = self._session.ask(do="get", target=[self._handle.number, *path.split(".")])
-        return _decoded(answer.get("value"), self._session)
+        return _decoded(answer, "value", self._session)
 
     def set(self, path, value):
-        target = [self._handle.number, *path.split(".")]
-        self._session.ask(do="set", target=target, value=encode(_handle(value), None))
+        blobs, target = [], [self._handle.number, *path.split(".")]
+        self._session.ask(do="set", target=target, value=encode(_handle(value), None, blobs), blobs=blobs)
 
 
 def printable(value):
@@ -231,8 +329,9 @@ def _handle(value):
     return value
 
 
-def _decoded(value, session):
+def _decoded(answer, name, session):
+    """An entry of an answer.  Raises `Failed` for one that `encode` would not write."""
     try:
-        return decode(value, lambda handle: RemoteObject(session, handle))
+        return decode(answer.get(name), lambda *content: RemoteObject(session, handle_of(*content)), answer["blobs"])
     except Exception as error:  # a forged answer may be anything
         raise Failed("no answer", "the answer could not be decoded") from error

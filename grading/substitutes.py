@@ -1,15 +1,14 @@
 """Correct functions, by PyTorch, for the exercises that another exercise uses: theirs may still be wrong.
 
-A forward function computes with tensors that require gradients and keeps them in its cache; backward is autograd.  The
-functions take and return what the course's do, arrays of the same shapes and dtypes, and their caches have the layout
-that the exercises describe.
+They run in a process of their own, apart from the learner's.  A forward function computes with tensors that require
+gradients and keeps them in its cache; backward is autograd.  The functions take and return what the course's do, arrays
+of the same shapes and dtypes, and the caches that an exercise reads have the layout that it describes.
 """
 
 import inspect
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 
@@ -115,28 +114,6 @@ def dropout(x, dropout_param):
 dropout_forward, dropout_backward = layer(dropout)
 
 
-class NormedConvolution(nn.BatchNorm2d):
-    """A convolution and the batch norm after it, with the filters in the same module."""
-
-    def __init__(self, c_in, c_out, size, stride):
-        super().__init__(c_out)
-        self.filters, self.stride = nn.Parameter(torch.randn(c_out, c_in, size, size)), stride
-
-    def forward(self, x):
-        return super().forward(F.conv2d(x, self.filters, None, self.stride, self.filters.shape[2] // 2))
-
-
-def make_residual_block(block, c_in, c_out, stride):
-    nn.Module.__init__(block)
-    first, second = NormedConvolution(c_in, c_out, 3, stride), NormedConvolution(c_out, c_out, 3, 1)
-    around = [] if (c_in, stride) == (c_out, 1) else [NormedConvolution(c_in, c_out, 1, stride)]
-    block.residual, block.shortcut = nn.Sequential(first, nn.ReLU(), second), nn.Sequential(*around)
-
-
-def residual_block(block, x):
-    return block.residual(x).add(block.shortcut(x)).clamp(min=0)
-
-
 def conv(x, w, b, conv_param):
     return F.conv2d(x, w, b, conv_param.get("stride", 1), conv_param.get("pad", 0))
 
@@ -164,14 +141,6 @@ def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
     return F.fold(patches, x_shape[2:], (kernel_h, kernel_w), padding=pad, stride=stride).numpy()
 
 
-def check_accuracy(self, X, y, num_samples=None, batch_size=500):
-    """The Solver's method.  Its samples are the first examples of the epoch's shuffle."""
-    shuffle = torch.randperm(len(X), generator=torch.Generator().manual_seed(self.epoch))[:num_samples]
-    scores = torch.cat([torch.tensor(self.model.loss(X[part.numpy()])) for part in shuffle.split(batch_size)])
-    hits = (scores.argmax(1) == torch.tensor(y)[shuffle]) & scores.isfinite().all(1)
-    return hits.double().mean().item()
-
-
 SUBSTITUTES = {
     "layers.affine_forward": affine_forward,
     "layers.affine_backward": affine_backward,
@@ -191,8 +160,6 @@ SUBSTITUTES = {
     "batchnorm.spatial_batchnorm_backward": spatial_batchnorm_backward,
     "dropout.dropout_forward": dropout_forward,
     "dropout.dropout_backward": dropout_backward,
-    "pytorch_resnet.ResidualBlock.__init__": make_residual_block,
-    "pytorch_resnet.ResidualBlock.forward": residual_block,
     "conv_layers.conv_forward_naive": conv_forward,
     "fast_layers.im2col": im2col,
     "fast_layers.col2im": col2im,
@@ -202,5 +169,4 @@ SUBSTITUTES = {
     "fast_layers.max_pool_backward_fast": max_pool_backward,
     "layer_utils.conv_relu_pool_forward": conv_relu_pool_forward,
     "layer_utils.conv_relu_pool_backward": conv_relu_pool_backward,
-    "trainer.Solver.check_accuracy": check_accuracy,
 }

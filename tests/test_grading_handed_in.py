@@ -312,13 +312,13 @@ def as_an_ordinary_user():
     os.seteuid(user)
 
 
-def test_a_folder_that_may_not_be_read_is_named(tmp_path):
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     write(tmp_path / "anna/cs231n/layers.py")
     (tmp_path / "anna/cs231n").chmod(0)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above may be root's alone
     with as_an_ordinary_user():
-        submission = handed_in._read(tmp_path / "anna", handed_in.Submission("anna", "anna"))
+        submission = handed_in._read(Path("anna"), handed_in.Submission("anna", "anna"))
     (tmp_path / "anna/cs231n").chmod(0o755)
     assert "left out: cs231n (Permission denied)" in submission.notes
 

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from grading.checks.common import TOLERANCE, check_without_dx, forward
 from grading.checks.norms import (
     BATCHES,
+    LARGE_BATCH,
+    LARGE_IMAGES,
     Case,
     batch_norm,
     check_backward,
@@ -18,10 +20,12 @@ from grading.checks.norms import (
     draw_case,
     size_of_x,
 )
-from grading.expect import expect, require, several
+from grading.expect import Wrong, expect, fitting, require, several
+from grading.session import Passed
 
 IMAGES = [((2, 3, 4, 5), 0.5, "float64"), ((3, 2, 2, 3), None, "float32"), ((1, 4, 3, 2), 0.5, "float64")]
 AVERAGES = ["running_mean", "running_var"]
+LARGE_TEST_BATCH = (1000, 400), 0.5, "float32"  # in test mode out is linear in x, and large steps lose no digits
 
 
 def _batch_case(rng, drawn, test=False):
@@ -36,7 +40,14 @@ def _batch_case(rng, drawn, test=False):
 
 def _bn_param(case):
     averages = {name: tensor.flatten().numpy() for name, tensor in zip(AVERAGES, case.statistics, strict=False)}
-    return case.param(mode="test" if averages else "train", **averages)
+    return Passed(case.param(mode="test" if averages else "train", **averages))
+
+
+def _left(bn_param, name):
+    """An average that a layer has left in a `Passed` dict."""
+    hint = f"bn_param holds no {name}: batch norm must write to the dict that was passed, not to a copy"
+    require(name in bn_param.after, hint)
+    return bn_param.after[name]
 
 
 def batchnorm_training(learner):
@@ -58,15 +69,16 @@ def batchnorm_running(learner):
     rng, D = learner.rng, 3
     start = dict(zip(AVERAGES, (rng.standard_normal(D), rng.uniform(1, 2, D)), strict=True))
     for momentum, averages in ((None, {}), (0.75, {}), (0.3, start)):
-        bn_param = {"mode": "train", **averages, **({} if momentum is None else {"momentum": momentum})}
         wanted = averages or dict.fromkeys(AVERAGES, np.zeros(D))
         for step in ("first", "second"):
             x = 3 + 2 * rng.standard_normal((5, D))
+            given = wanted if averages or step == "second" else {}
+            bn_param = Passed({"mode": "train", **given, **({} if momentum is None else {"momentum": momentum})})
             learner.batchnorm.batchnorm_forward(x, np.ones(D), np.zeros(D), bn_param)
             case = f"momentum {momentum or 'absent'}, the {step} batch"
             for name, batch in zip(AVERAGES, (x.mean(0), x.var(0)), strict=True):
                 right, mistakes = _moved(wanted[name], batch, momentum or 0.9, len(x))
-                expect(f"bn_param[{name!r}]", bn_param.get(name), right, mistakes, case)
+                expect(f"bn_param[{name!r}]", _left(bn_param, name), right, mistakes, case)
                 wanted = wanted | {name: right}
     _check_float32_stays(learner)
 
@@ -87,12 +99,17 @@ def _moved(old, batch, momentum, N):
 
 def _check_float32_stays(learner):
     """Check that float32 input gives float32 output in test mode, even if the running averages are float64."""
-    arguments, bn_param = _batch_case(learner.rng, BATCHES[1]).arguments, {"mode": "train"}
-    learner.batchnorm.batchnorm_forward(*arguments, bn_param)
-    if {bn_param[name].dtype.name for name in AVERAGES} != {"float32"}:
-        out, _ = forward(learner.batchnorm.batchnorm_forward, *arguments, bn_param | {"mode": "test"})
-        words = "the running averages are float64 for x of float32, so that out is float64 in test mode"
-        require(out.dtype == np.float32, words)
+    case, bn_param = _batch_case(learner.rng, BATCHES[1]), Passed(mode="train")
+    learner.batchnorm.batchnorm_forward(*case.arguments, bn_param)
+    kept = {name: _left(bn_param, name) for name in AVERAGES}
+    try:
+        for name, array in kept.items():
+            fitting(f"bn_param[{name!r}]", array, case.gamma.shape, "float32")
+    except Wrong:
+        test, shape = dict.fromkeys(AVERAGES, np.ones(len(case.gamma))), tuple(case.x.shape)
+        out, _ = forward(learner.batchnorm.batchnorm_forward, *case.arguments, {"mode": "test", **test})
+        words = "test mode, where the running averages are float64 after x of float32"
+        fitting("out", out, shape, "float32", words)
 
 
 def batchnorm_test(learner):
@@ -103,7 +120,7 @@ def batchnorm_test(learner):
         bn_param = _bn_param(case)
         check_out(learner, "batchnorm_forward", case, bn_param, mistakes=mistakes)
         for name in AVERAGES:
-            expect(f"bn_param[{name!r}] after a batch in test mode", bn_param.get(name), _bn_param(case)[name])
+            expect(f"bn_param[{name!r}] after a batch in test mode", _left(bn_param, name), bn_param[name])
 
 
 def batchnorm_graph(learner):
@@ -123,7 +140,7 @@ def batchnorm_closed_form_test_mode(learner):
 
 
 def _check_batch_grads(learner, backward, test=False):
-    for drawn in BATCHES:
+    for drawn in (*BATCHES, LARGE_TEST_BATCH if test else LARGE_BATCH):
         case = _batch_case(learner.rng, drawn, test)
         check_backward(learner, "batchnorm_forward", backward, case, _bn_param(case))
 
@@ -132,6 +149,7 @@ def _check_batch_grads(learner, backward, test=False):
 
 
 ROWS = [((5, 2, 3), 4), ((4, 3), 2), ((3, 2), 5)]  # shapes of x, and M
+LARGE_ROW = (300, 8, 25), 250
 
 
 @dataclass(frozen=True)
@@ -164,9 +182,13 @@ def _rows(rng):
     """The cases of the row, in both modes."""
     for shape, M in ROWS:
         for test in (False, True):
-            norm = _batch_case(rng, ((shape[0], M), 0.3, "float64"), test)
-            x, w, b = (rng.standard_normal(size) for size in (shape, (int(np.prod(shape[1:])), M), M))
-            yield Row([x, w, b, norm.gamma.numpy(), norm.beta.numpy()], norm)
+            yield _row(rng, shape, M, test)
+
+
+def _row(rng, shape, M, test=False):
+    norm = _batch_case(rng, ((shape[0], M), 0.3, "float64"), test)
+    x, w, b = (rng.standard_normal(size) for size in (shape, (int(np.prod(shape[1:])), M), M))
+    return Row([x, w, b, norm.gamma.numpy(), norm.beta.numpy()], norm)
 
 
 def affine_bn_relu_forward(learner):
@@ -185,9 +207,8 @@ def affine_bn_relu_forward(learner):
 def _check_bn_param(bn_param, case, x):
     """Check that batch norm of x has updated the bn_param that was passed, and not a copy."""
     mean = _bn_param(case).get("running_mean", 0.1 * case.average(x).flatten())
-    hint = "bn_param holds no running_mean: batch norm must write to the dict that was passed, not to a copy"
-    require("running_mean" in bn_param, hint)
-    expect("bn_param['running_mean']", bn_param["running_mean"], mean, case=str(case), tol=TOLERANCE[case.dtype])
+    left = _left(bn_param, "running_mean")
+    expect("bn_param['running_mean']", left, mean, case=str(case), tol=TOLERANCE[case.dtype])
 
 
 def affine_bn_relu_backward(learner):
@@ -200,6 +221,11 @@ def affine_bn_relu_backward(learner):
         for name, got, right, wrong in zip(names.split(", "), grads, wanted, linear, strict=True):
             expect(name, got, right, {"backward begins with ReLU": wrong}, str(row))
         check_without_dx(layers.affine_bn_relu_backward, dout, cache, wanted, str(row), TOLERANCE["float64"], names)
+    row = _row(learner.rng, *LARGE_ROW)
+    _, cache = forward(layers.affine_bn_relu_forward, *row.arrays, _bn_param(row.norm))
+    grads = several("affine_bn_relu_backward", layers.affine_bn_relu_backward(row.norm.dout.numpy(), cache), names)
+    for name, got, right in zip(names.split(", "), grads, row.grads(row.normed(row.a).relu()), strict=True):
+        expect(name, got, right, case=str(row))
 
 
 # Images.
@@ -221,3 +247,5 @@ def spatial_batchnorm_backward(learner):
         for test in (False, True):
             case = _batch_case(learner.rng, drawn, test)
             check_backward(learner, "spatial_batchnorm_forward", "spatial_batchnorm_backward", case, _bn_param(case))
+    case = _batch_case(learner.rng, LARGE_IMAGES)
+    check_backward(learner, "spatial_batchnorm_forward", "spatial_batchnorm_backward", case, _bn_param(case))

@@ -1,8 +1,13 @@
-"""What the checks share: tolerances, random arrays, gradients by autograd, and checks that several exercises need."""
+"""What the checks share: tolerances, random arrays, gradients by autograd, and checks that several exercises need.
 
+Each backward function is also checked on one case that is named LARGE.  It has some 100,000 inputs or more, so that
+finite differences, one input at a time, take longer in any precision than an exercise may.
+"""
+
+import numpy as np
 import torch
 
-from grading.expect import expect, require, several
+from grading.expect import expect, fitting, require, several
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-4}  # the largest error allowed, relative to the largest entry
 MEAN = "the loss has divided by N already: gradients are sums over the batch, not means"
@@ -45,6 +50,22 @@ def check_without_dx(backward, dout, cache, wanted, case, tol, names="dx, dw, db
     require(dx is None, f"dx: expected None with need_dx=False (with {case})")
     for name, got, right in zip(names.split(", ")[1:], others, wanted[1:], strict=True):
         expect(name, got, right, case=f"{case}, need_dx=False", tol=tol)
+
+
+def check_initial_params(net, shapes, dtype, weight_scale):
+    """Check that a new net has params of these names and shapes; weights of that spread, gamma 1, biases and beta 0."""
+    params = net.get("params")
+    require(isinstance(params, dict), "params: expected a dict")
+    names = sorted(map(str, params)), sorted(shapes)
+    require(names[0] == names[1], f"params has the keys {names[0]}, expected {names[1]}")
+    for name, shape in shapes.items():
+        array = fitting(f"params[{name!r}]", params[name], shape, dtype, "a new net")
+        if name.startswith("W"):
+            spread = np.sqrt(np.mean(np.square(array, dtype=float))) / weight_scale
+            sane = 0.1 < spread < 1 + 8 / np.sqrt(2 * array.size)  # 8 standard deviations of the spread
+            require(sane, f"params[{name!r}] has {spread:.3g} times the spread of weight_scale={weight_scale:g}")
+        else:
+            expect(f"params[{name!r}]", array, np.full(shape, name.startswith("gamma"), dtype), case="a new net")
 
 
 def check_grads(grads, wanted, mistakes=None, case="", tol=TOLERANCE["float64"]):

@@ -4,7 +4,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from grading.checks.common import MEAN, TOLERANCE, check_grads, check_without_dx, draw, draw_dout, forward, gradients
+from grading.checks.common import (
+    MEAN,
+    TOLERANCE,
+    check_grads,
+    check_initial_params,
+    check_without_dx,
+    draw,
+    draw_dout,
+    forward,
+    gradients,
+)
 from grading.checks.images import conv, pool
 from grading.expect import expect, several
 
@@ -12,6 +22,7 @@ CONV_POOLS = [  # shapes of x and w, conv_param, pool_param
     ((2, 3, 6, 9), (4, 3, 3, 2), {"stride": 1, "pad": 1}, {"pool_height": 2, "pool_width": 2, "stride": 2}),
     ((1, 1, 9, 8), (2, 1, 2, 3), {"stride": 2, "pad": 2}, {"pool_height": 3, "pool_width": 2, "stride": 1}),
 ]
+LARGE_CONV_POOL = (4, 64, 14, 14), (64, 64, 3, 3), {"pad": 1}, {"pool_height": 2, "pool_width": 2, "stride": 2}
 SMALL_NET = {"input_dim": (2, 5, 7), "num_filters": 3, "hidden_dim": 4, "num_classes": 5}
 REG = 0.5
 NETS = [  # further settings, images in the batch, dtype
@@ -20,6 +31,7 @@ NETS = [  # further settings, images in the batch, dtype
     ({"filter_size": 2, "use_batchnorm": True}, 6, "float64"),
     ({"filter_size": 5}, 1, "float32"),
 ]
+LARGE_NET = {"input_dim": (3, 16, 16), "num_filters": 16, "filter_size": 5, "hidden_dim": 100}
 
 
 def conv_relu_pool_forward(learner):
@@ -45,6 +57,14 @@ def conv_relu_pool_backward(learner):
         for name, got, right, wrong in zip(("dx", "dw", "db"), grads, wanted, linear, strict=True):
             expect(name, got, right, {"the ReLU's backward is missing": wrong}, case, tol)
         check_without_dx(layers.conv_relu_pool_backward, dout, cache, wanted, case, tol)
+    shape, filters, *params = LARGE_CONV_POOL
+    arrays = [draw(learner, size) for size in (shape, filters, filters[:1])]
+    _, cache = forward(layers.conv_relu_pool_forward, *arrays, *map(dict, params))
+    dout = draw_dout(learner, _conv_relu_pool, arrays, *params)
+    grads = several("conv_relu_pool_backward", layers.conv_relu_pool_backward(dout, cache), "dx, dw, db")
+    wanted = gradients(_conv_relu_pool, arrays, dout, *params)
+    for name, got, right in zip(("dx", "dw", "db"), grads, wanted, strict=True):
+        expect(name, got, right, case=f"x {shape}, w {filters}")
 
 
 def _conv_pools(learner):
@@ -68,6 +88,8 @@ def _without_backward_of_relu(x, w, b, conv_param, pool_param):
 def convnet_forward(learner):
     for net, X, params, case in _convnets(learner):
         tol, widths = TOLERANCE[str(X.dtype)], (len(params["b1"]), len(params["b2"]))
+        if "gamma1" in params:
+            _set_bn_params(net, "train", [(np.zeros(width), np.ones(width)) for width in widths])
         scores, _ = forward(net._forward, X, "train")
         running = [(torch.zeros(width).double(), torch.ones(width).double()) for width in widths]
         wanted = _convnet(params, X, running)
@@ -83,23 +105,27 @@ def convnet_forward(learner):
 
 def _check_running_means(net, running, case):
     for i, (mean, _) in enumerate(running):
-        got = net.get("bn_params")[i].get("running_mean")
+        got = net.get(f"bn_params.{i}.running_mean")
         unmoved = {"batch norm must write to the net's own bn_params": 0 * mean}
         expect(f"bn_params[{i}]['running_mean']", got, mean, unmoved, f"{case}, after a batch in training mode")
 
 
 def _check_test_mode(learner, net, X, params, widths, case):
     running = [(draw(learner, width), 1 + draw(learner, width) ** 2) for width in widths]
-    net.set("bn_params", [{"mode": "test", "running_mean": mean, "running_var": var} for mean, var in running])
+    _set_bn_params(net, "test", running)
     scores, _ = forward(net._forward, X, "test")
     wanted = _convnet(params, X, [tuple(map(torch.tensor, pair)) for pair in running], "test")
     expect("scores", scores, wanted, case=f"{case}, in test mode")
 
 
+def _set_bn_params(net, mode, running):
+    net.set("bn_params", [{"mode": mode, "running_mean": mean, "running_var": var} for mean, var in running])
+
+
 def convnet_backward(learner):
-    for net, X, params, case in _convnets(learner):
+    for net, X, params, case in (*_convnets(learner), _large_convnet(learner)):
         _, caches = forward(net._forward, X, "train")
-        dscores = draw(learner, (len(X), SMALL_NET["num_classes"]), X.dtype)
+        dscores = draw(learner, (len(X), len(params["b3"])), X.dtype)
         wanted = gradients(_convnet_of, list(params.values()), dscores, list(params), X)
         wanted = dict(zip(params, wanted, strict=True))
         mistakes = {
@@ -112,12 +138,36 @@ def convnet_backward(learner):
 def _convnets(learner):
     """Nets, batches for them, their parameters, biases and beta included, and a description of the case."""
     for settings, N, dtype in NETS:
-        net = learner.cnn_model.ThreeLayerConvNet(**SMALL_NET, **settings, reg=REG, dtype=dtype)
-        params = {name: _draw_for_relu(learner, w.shape, dtype) for name, w in net.get("params").items()}
-        for name, value in params.items():
-            net.set(f"params.{name}", value)
+        net, params = _net_and_params(learner, {**SMALL_NET, **settings}, dtype)
         X = _draw_for_relu(learner, (N, *SMALL_NET["input_dim"]), dtype)
         yield net, X, params, f"{N} images {X.shape[1:]}, {settings}"
+
+
+def _large_convnet(learner):
+    net, params = _net_and_params(learner, LARGE_NET, "float64")
+    return net, draw(learner, (50, *LARGE_NET["input_dim"])), params, f"50 images, {LARGE_NET}"
+
+
+def _net_and_params(learner, settings, dtype):
+    net = learner.cnn_model.ThreeLayerConvNet(**settings, reg=REG, dtype=dtype)
+    shapes = _shapes(**settings)
+    check_initial_params(net, shapes, dtype, 1e-3)
+    params = {name: _draw_for_relu(learner, shape, dtype) for name, shape in shapes.items()}
+    for name, value in params.items():
+        net.set(f"params.{name}", value)
+    return net, params
+
+
+def _shapes(input_dim, num_filters, filter_size, hidden_dim, num_classes=10, use_batchnorm=False):
+    """The shapes of the net's parameters, in the order of its layers."""
+    (C, *size), F, K, H = input_dim, num_filters, filter_size, hidden_dim
+    rows, columns = ((n + 2 * ((K - 1) // 2) - K + 1) // 2 for n in size)
+    weights = [(F, C, K, K), (F * rows * columns, H), (H, num_classes)]
+    shapes = {}
+    for i, (weight, width) in enumerate(zip(weights, (F, H, num_classes), strict=True), start=1):
+        scales = {f"gamma{i}": (width,), f"beta{i}": (width,)} if use_batchnorm and i < 3 else {}
+        shapes |= {f"W{i}": weight, f"b{i}": (width,), **scales}
+    return shapes
 
 
 def _convnet_of(*args):

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from grading.expect import expect, require, several
+from grading.expect import expect, fitting, require, several
 
 SHAPES = [(40, 50), (6, 5, 8, 9), (3000,)]
+LARGE = (600, 1000)
 KEEP_OR_DROP = "p is the probability of keeping a unit, not of dropping it"
 
 
@@ -13,8 +14,8 @@ def _forward(learner, x, **dropout_param):
 
 
 def _train(learner, x, **dropout_param):
-    """out in train mode."""
-    return _forward(learner, x, mode="train", **dropout_param)[0]
+    """out in train mode, an array of the shape and dtype of x."""
+    return fitting("out", _forward(learner, x, mode="train", **dropout_param)[0], x.shape, x.dtype)
 
 
 def dropout_training(learner):
@@ -29,9 +30,8 @@ def dropout_training(learner):
 
 
 def _check_kept_and_dropped(out, x, p):
-    if np.shape(out) != x.shape:
-        expect("out", out, x)
-    kept = np.asarray(out) != 0
+    """Check the array out of x, which has no zeros.  Returns which units are kept."""
+    kept = out != 0
     rows, share, spread = kept.reshape(len(x), -1), kept.mean(), np.sqrt(p * (1 - p) / x.size)
     swapped = f". Likely mistake: {KEEP_OR_DROP}" if abs(share - (1 - p)) < 7 * spread else ""
     one_for_all = x.ndim > 1 and 0 < share < 1 and any((rows == rows.take([0], axis)).all() for axis in (0, 1))
@@ -45,6 +45,7 @@ def _check_kept_and_dropped(out, x, p):
         "what is kept is divided by p, once": x * kept / p**2,
     }
     expect("out", out, np.where(kept, x / p, 0).astype(x.dtype), mistakes, f"p={p}", 1e-5)
+    return kept
 
 
 def _check_draws(learner, x):
@@ -87,7 +88,8 @@ def dropout_test(learner):
                 "train mode has scaled already; test mode leaves x as it is": x * p,
                 "test mode leaves x as it is, and does not divide by p": x / p,
             }
-            if np.shape(out) == x.shape and 0 < np.mean(np.asarray(out) == 0) < 1:
+            out = fitting("out", out, x.shape, x.dtype, f"test mode, p={p}")
+            if 0 < np.mean(out == 0) < 1:
                 mistakes["test mode drops nothing"] = out
             expect("out", out, x, mistakes, f"test mode, p={p}", 1e-6)
 
@@ -96,7 +98,8 @@ def dropout_backward(learner):
     rng, backward = learner.rng, learner.dropout.dropout_backward
     for shape, p, dtype in zip(SHAPES, (0.8, 0.3, 0.6), (np.float64, np.float32, np.float64), strict=True):
         seed = {"p": p, "seed": int(rng.integers(1000))}
-        kept = _train(learner, np.ones(shape, dtype), **seed) != 0
+        ones = np.ones(shape, dtype)
+        kept = _check_kept_and_dropped(_train(learner, ones, **seed), ones, p)
         x, dout = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
         x[rng.random(shape) < 0.1] = 0  # a zero that is kept passes its gradient on
         _, cache = _forward(learner, x, mode="train", **seed)
@@ -114,3 +117,7 @@ def dropout_backward(learner):
         _, cache = _forward(learner, x, mode="test", **seed)
         scaled = {"in test mode dx = dout": dout * p, "in test mode dx = dout, without 1 / p": dout / p}
         expect("dx", backward(dout, cache), dout, scaled, f"test mode, p={p}")
+    x, dout = rng.uniform(1, 2, LARGE).astype("float32"), rng.standard_normal(LARGE).astype("float32")
+    out, cache = _forward(learner, x, mode="train", p=0.5)
+    kept = _check_kept_and_dropped(fitting("out", out, LARGE, "float32"), x, 0.5)
+    expect("dx", backward(dout, cache), dout * kept / np.float32(0.5), case=f"x {LARGE}, p=0.5", tol=1e-5)

@@ -8,6 +8,9 @@ from grading.checks.common import MEAN, TOLERANCE, check_without_dx, forward, gr
 from grading.expect import expect, several
 
 AFFINE = [((4, 2, 3), 5), ((1, 3), 4), ((3, 2), 2), ((2, 1, 2, 3), 1)]  # shapes of x, and M
+LARGE_AFFINE = (300, 8, 25), 250
+RELU = [(4, 5), (1, 7), (6,), (2, 3, 2, 2)]  # shapes of x
+LARGE_RELU = (600, 1000)
 
 
 def _affine(x, w, b):
@@ -18,9 +21,24 @@ def _affine_cases(learner):
     """x, w, b and dout, a description, and the tolerance."""
     for shape, M in AFFINE:
         for dtype, tol in TOLERANCE.items():
-            shapes = shape, (int(np.prod(shape[1:])), M), (M,), (shape[0], M)
-            arrays = [learner.rng.standard_normal(s).astype(dtype) for s in shapes]
-            yield arrays, f"{dtype}, x {shape} and w {shapes[1]}", tol
+            yield _affine_case(learner, shape, M, dtype), f"{dtype}, x {shape}, M = {M}", tol
+
+
+def _affine_case(learner, shape, M, dtype="float64"):
+    """x, w, b and dout."""
+    shapes = shape, (int(np.prod(shape[1:])), M), (M,), (shape[0], M)
+    return [learner.rng.standard_normal(s).astype(dtype) for s in shapes]
+
+
+def _check_large_affine(learner, layer, function):
+    """Check the gradients of the layer, in a module and of a name as in "layers.affine", on `LARGE_AFFINE`."""
+    module, name = layer.split(".")
+    *arrays, dout = _affine_case(learner, *LARGE_AFFINE)
+    _, cache = forward(getattr(getattr(learner, module), f"{name}_forward"), *arrays)
+    backward = getattr(getattr(learner, module), f"{name}_backward")
+    grads, wanted = several(backward, backward(dout, cache), "dx, dw, db"), gradients(function, arrays, dout)
+    for what, got, right in zip(("dx", "dw", "db"), grads, wanted, strict=True):
+        expect(what, got, right, case=f"x {arrays[0].shape}, w {arrays[1].shape}")
 
 
 def affine_forward(learner):
@@ -41,11 +59,12 @@ def affine_backward(learner):
         expect("dw", grads[1], dw, {MEAN: dw / len(x), "dw is transposed": dw.T}, case, tol)
         expect("db", grads[2], db, {MEAN: db / len(x), "b's gradient is a sum over the batch": dout}, case, tol)
         check_without_dx(layers.affine_backward, dout, cache, (dx, dw, db), case, tol)
+    _check_large_affine(learner, "layers.affine", _affine)
 
 
 def _relu_cases(learner):
     """x, with some zeros, dout, and a description."""
-    for shape in [(4, 5), (1, 7), (6,), (2, 3, 2, 2)]:
+    for shape in RELU:
         for dtype in TOLERANCE:
             x, dout = learner.rng.standard_normal((2, *shape)).astype(dtype)
             x.flat[:: x.size // 2] = 0
@@ -70,6 +89,9 @@ def relu_backward(learner):
             "the gradient passes where x > 0": np.where(x > 0, 0, dout),
         }
         expect("dx", learner.layers.relu_backward(dout, cache), dx, mistakes, case)
+    x, dout = learner.rng.standard_normal((2, *LARGE_RELU)).astype("float32")
+    _, cache = forward(learner.layers.relu_forward, x)
+    expect("dx", learner.layers.relu_backward(dout, cache), np.where(x > 0, dout, 0), case=f"x {x.shape}")
 
 
 def _affine_relu(x, w, b):
@@ -94,3 +116,4 @@ def affine_relu_backward(learner):
         for name, got, right, wrong in zip(("dx", "dw", "db"), grads, wanted, without_relu, strict=True):
             expect(name, got, right, {"dout goes through ReLU's backward first": wrong}, case, tol)
         check_without_dx(utils.affine_relu_backward, dout, cache, wanted, case, tol)
+    _check_large_affine(learner, "layer_utils.affine_relu", _affine_relu)

@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from grading.checks.common import TOLERANCE
-from grading.expect import expect, require, several
+from grading.expect import expect, fitting, require, several
+
+LARGE_SCORES = 400, 500  # N and C
 
 
 def _score_cases(learner):
@@ -39,6 +41,12 @@ def _value_and_gradient(loss, x, y):
     return value.item(), torch.autograd.grad(value, scores)[0].numpy()
 
 
+def _check_large_gradient(learner, name, loss):
+    x, y = 2 * learner.rng.standard_normal(LARGE_SCORES), learner.rng.integers(LARGE_SCORES[1], size=LARGE_SCORES[0])
+    _, dx = _value_and_gradient(loss, x, y)
+    expect("dx", _loss(getattr(learner.layers, name), x, y)[1], dx, case=f"x {x.shape}")
+
+
 def softmax_value(learner):
     for x, y, case, tol in _score_cases(learner):
         wanted, _ = _value_and_gradient(F.cross_entropy, x, y)
@@ -53,6 +61,7 @@ def softmax_value(learner):
     for x, y, case, likely in _large_cases(learner):
         wanted, _ = _value_and_gradient(F.cross_entropy, x, y)
         loss, _ = _loss(learner.layers.softmax_loss, x, y)
+        loss = fitting("loss", loss, (), float, case)
         require(np.isfinite(loss), f"loss is {loss}, expected {wanted:.6g} (with {case}). Likely mistake: {likely}")
         expect("loss", loss, wanted, case=case)
 
@@ -71,6 +80,7 @@ def softmax_gradient(learner):
     for x, y, case, _ in _large_cases(learner):
         _, dx = _value_and_gradient(F.cross_entropy, x, y)
         expect("dx", _loss(learner.layers.softmax_loss, x, y)[1], dx, case=case)
+    _check_large_gradient(learner, "softmax_loss", F.cross_entropy)
 
 
 def _hinge(scores, y):
@@ -102,3 +112,4 @@ def svm_gradient(learner):
             "the sign at the true class": np.where(true, -dx, dx),
         }
         expect("dx", _loss(learner.layers.svm_loss, x, y)[1], dx, mistakes, case, tol)
+    _check_large_gradient(learner, "svm_loss", _hinge)

@@ -15,6 +15,8 @@ BATCHES = [  # shapes of x, eps or None where it is absent, and dtypes
     ((1, 2), 0.5, "float64"),
     ((3, 1), 0.5, "float64"),
 ]
+LARGE_BATCH = (500, 400), 0.5, "float64"
+LARGE_IMAGES = (20, 16, 25, 25), 0.5, "float64"
 
 
 @dataclass(frozen=True)
@@ -171,10 +173,12 @@ def check_large_mean(learner, layer, case, *others):
 
 
 def check_backward(learner, layer, backward, case, *others):
-    """Check dx, dgamma and dbeta twice, since a backward pass must not change the cache."""
+    """Check dx, dgamma and dbeta; of a small case twice, since a backward pass must not change the cache."""
     _, cache = forward(getattr(learner.batchnorm, layer), *case.arguments, *others)
-    for words in (str(case), f"{case}, and the cache used a second time"):
+    small = case.x.numel() < 1000
+    mistakes = case.mistakes_of_grads() if small else ({}, {}, {})
+    for words in (str(case), f"{case}, and the cache used a second time")[: 1 + small]:
         grads = several(backward, getattr(learner.batchnorm, backward)(case.dout.numpy(), cache), "dx, dgamma, dbeta")
-        rows = zip(("dx", "dgamma", "dbeta"), grads, case.out_and_grads[1], case.mistakes_of_grads(), strict=True)
-        for what, got, wanted, mistakes in rows:
-            expect(what, got, wanted, mistakes, words, TOLERANCE[case.dtype])
+        rows = zip(("dx", "dgamma", "dbeta"), grads, case.out_and_grads[1], mistakes, strict=True)
+        for what, got, wanted, likely in rows:
+            expect(what, got, wanted, likely, words, TOLERANCE[case.dtype])

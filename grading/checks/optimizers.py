@@ -1,6 +1,6 @@
 """Checks of exercises 1.11, 1.12 and 1.13: momentum, RMSProp and Adam."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,14 +10,19 @@ from grading.expect import expect, require, several
 
 @dataclass
 class Update:
-    """What a rule returned in step t.  last: w before the step.  grads and rates: those of all steps so far."""
+    """What a rule returned in step t.  last: w before the step.  grads and rates: those of all steps so far.
+
+    settings: the rule's settings, defaults included.  state: what a check found to be right, for the next step.
+    """
 
     last: np.ndarray
     grads: list
     rates: list
-    w: np.ndarray
+    w: object
     config: dict
+    settings: dict
     case: str
+    state: dict = field(default_factory=dict)
 
     @property
     def t(self):
@@ -29,21 +34,24 @@ class Update:
 
     def check(self, step, state, variants):
         """Check w and config.  step: what is subtracted from w.  variants: description -> the mistake's step."""
-        tol = TOLERANCE[str(self.last.dtype)]
+        dtype = self.last.dtype
+        tol, right = TOLERANCE[str(dtype)], (self.last - step).astype(dtype)
         mistakes = {words: self.last - wrong for words, wrong in {"the step goes downhill": -step, **variants}.items()}
-        expect("the next w", self.w, (self.last - step).astype(self.last.dtype), mistakes, self.case, tol)
+        expect("the next w", self.w, right, mistakes, self.case, tol)
+        self.state |= {"w": right}
         for name, wanted in state.items():
             has = ", ".join(map(repr, self.config))
             require(name in self.config, f"config lacks {name!r}, the rule's state; it has {has}")
             mistakes = {"the sign": -wanted, "this is its root": np.sqrt(np.abs(wanted))}
-            if "beta1" in self.config:
-                beta = self.config["beta1" if name == "m" else "beta2"]
+            if name in ("m", "v"):
+                beta = self.settings["beta1" if name == "m" else "beta2"]
                 mistakes = {"it is kept as it is, without its correction": wanted / (1 - beta**self.t)}
-            expect(f"config[{name!r}]", self.config[name], wanted.astype(self.last.dtype), mistakes, self.case, tol)
+            expect(f"config[{name!r}]", self.config[name], wanted.astype(dtype), mistakes, self.case, tol)
+            self.state[name] = wanted.astype(dtype)
 
 
 def _updates(learner, rule, cases, **defaults):
-    """An `Update`, and the settings, for each step of the rule along random gradients.
+    """An `Update` for each step of the rule along random gradients.  Each step starts from what is right.
 
     cases: pairs of a config and, if it changes then, the learning rate from the third step on.
     """
@@ -52,20 +60,23 @@ def _updates(learner, rule, cases, **defaults):
         rates = [given["learning_rate"]] * 2 + [change or given["learning_rate"]] * 2
         for shape, dtype in [((4, 3), "float64"), ((5,), "float32"), ((2, 3, 2, 1), "float64")]:
             w, *grads = (learner.rng.standard_normal(shape).astype(dtype) for _ in range(5))
-            config = None if settings is None else dict(settings)
+            state = {"w": w}
             for t, dw in enumerate(grads, start=1):
-                if change and t == 3:
-                    config["learning_rate"] = change
-                last, results = w, getattr(learner.optim, rule)(w, dw, config)
-                w, config = several(rule, results, "the next w, config")
-                require(isinstance(config, dict), f"config: expected a dict, got {type(config).__name__}")
+                w = state.pop("w")
+                config = {**(settings or {}), "learning_rate": rates[t - 1], **state} if state else settings
+                results = getattr(learner.optim, rule)(w, dw, config)
+                next_w, left = several(rule, results, "the next w, config")
+                require(isinstance(left, dict), f"config: expected a dict, got {type(left).__name__}")
                 case = f"{dtype}, {settings or 'the default settings'}, step {t}"
-                yield Update(last, grads[:t], rates[:t], w, config, case), given
+                update = Update(w, grads[:t], rates[:t], next_w, left, given, case)
+                yield update
+                state = update.state
 
 
 def momentum(learner):
     cases = [(None, None), ({"learning_rate": 0.3, "momentum": 0.6}, 0.1), ({"momentum": 0.0}, None)]
-    for update, given in _updates(learner, "sgd_momentum", cases, learning_rate=1e-2, momentum=0.9):
+    for update in _updates(learner, "sgd_momentum", cases, learning_rate=1e-2, momentum=0.9):
+        given = update.settings
         rho, v = given["momentum"], -update.faded(given["momentum"], rates=update.rates)
         pull = update.rates[-1] * update.grads[-1]
         variants = {
@@ -83,7 +94,8 @@ def rmsprop(learner):
         ({"learning_rate": 0.3, "decay_rate": 0.7, "epsilon": 0.1}, 0.1),
         ({"learning_rate": 0.1, "decay_rate": 0.5}, None),
     ]
-    for update, given in _updates(learner, "rmsprop", cases, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8):
+    for update in _updates(learner, "rmsprop", cases, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8):
+        given = update.settings
         decay, eps, dw = given["decay_rate"], given["epsilon"], update.grads[-1]
         mean = (1 - decay) * update.faded(decay, 2)
         pull, size = update.rates[-1] * dw, np.abs(dw)
@@ -104,11 +116,13 @@ def adam(learner):
         ({"learning_rate": 0.1, "beta1": 0.4, "beta2": 0.3}, None),
     ]
     defaults = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-    for update, given in _updates(learner, "adam", cases, **defaults):
+    for update in _updates(learner, "adam", cases, **defaults):
+        given = update.settings
         beta1, beta2, eps, t, rate = given["beta1"], given["beta2"], given["epsilon"], update.t, update.rates[-1]
         m, v = (1 - beta1) * update.faded(beta1), (1 - beta2) * update.faded(beta2, 2)
         counted = {"t counts the steps: 1 is added to it": t - 1}
         expect("config['t']", update.config.get("t"), t, counted, update.case)
+        update.state["t"] = t
         wanted, *variants = _adam_steps(m, v, t, beta1, beta2, eps)
         update.check(rate * wanted[1], {"m": m, "v": v}, {words: rate * step for words, step in variants})
 

@@ -3,7 +3,16 @@
 import torch
 from torch.nn import functional as F
 
-from grading.checks.norms import BATCHES, batch_norm, check_backward, check_large_mean, check_out, draw_case
+from grading.checks.norms import (
+    BATCHES,
+    LARGE_BATCH,
+    LARGE_IMAGES,
+    batch_norm,
+    check_backward,
+    check_large_mean,
+    check_out,
+    draw_case,
+)
 
 GROUPS = [  # shape of x, eps or None, dtype; and the number of groups
     (((2, 6, 3, 2), 0.5, "float64"), 2),
@@ -32,7 +41,7 @@ def layernorm_forward(learner):
 
 
 def layernorm_backward(learner):
-    for drawn in BATCHES:
+    for drawn in (*BATCHES, LARGE_BATCH):
         case = _layer_case(learner.rng, drawn)
         check_backward(learner, "layernorm_forward", "layernorm_backward", case, case.param())
 
@@ -75,5 +84,6 @@ def groupnorm_forward(learner):
 
 
 def groupnorm_backward(learner):
-    for case, G in _group_cases(learner.rng):
+    large = _group_case(learner.rng, LARGE_IMAGES, 4), 4
+    for case, G in (*_group_cases(learner.rng), large):
         check_backward(learner, "spatial_groupnorm_forward", "spatial_groupnorm_backward", case, G, case.param())

@@ -17,6 +17,7 @@ POOLS = [  # shape of x, window, stride
     ((2, 1, 6, 7), (1, 2), 3),  # gaps between the windows
 ]
 LARGE_POOLS = [((2, 1, 513, 512), (3, 2), 2)]  # more than one block
+LARGE_WINDOWS = (2, 4, 224, 224), (8, 8), 8  # few windows, for loops
 
 
 def max_pool_forward_naive(learner):
@@ -24,7 +25,7 @@ def max_pool_forward_naive(learner):
 
 
 def max_pool_backward_naive(learner):
-    _check_pool_backward(learner, learner.conv_layers, "naive", POOLS)
+    _check_pool_backward(learner, learner.conv_layers, "naive", [*POOLS, LARGE_WINDOWS])
 
 
 def max_pool_forward_fast(learner):

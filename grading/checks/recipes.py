@@ -120,6 +120,7 @@ def whitening(learner):
             got = learner.pytorch_resnet.whitening_filters(x, **settings)
             found = f"{tuple(got.shape)} of {got.dtype}" if isinstance(got, torch.Tensor) else type(got).__name__
             require(found == f"(24, 3, 2, 2) of {dtype}", f"filters: expected (24, 3, 2, 2) of {dtype}, got {found}")
+            require(bool(got.isfinite().all()), f"filters: they are not finite (with {case})")
             expect("filters[12:]", got[12:], -got[:12], {"the negatives are missing": got[:12]}, case)
             eps, filters = settings.get("eps", 5e-4), got[:12].flatten(1).double().numpy()
             windows = sliding_window_view(x.double().numpy(), (2, 2), axis=(2, 3)).transpose(0, 2, 3, 1, 4, 5)

@@ -1,7 +1,7 @@
-"""Checks of exercises 5.1 and 5.2: a residual block, and the ResNet.
+"""Checks of exercises 5.1 and 5.2: a residual block, and the ResNet, which is checked with simple blocks.
 
-The learner's module stays in its process.  The expected output is computed from its state, a dict of float64 tensors:
-those with four axes are filters, and running statistics belong to a norm, both in the order of the state.
+The learner's module stays in its process.  The names and shapes of its state are checked first; then it gets tensors
+that are drawn here, from which the expected output is computed.
 """
 
 import torch
@@ -18,13 +18,31 @@ NETS = [  # widths, blocks in a stage, classes, and the expected blocks
 ]
 
 
-def _drawn_state(module, rng):
-    """Give a module other weights and running statistics, in float64.  Returns its state, a dict of tensors."""
+MOST, LARGEST = 100, 10_000  # tensors in a state, and numbers in a tensor
+
+
+def _state(module):
+    """The state of a module in float64, a dict of tensors: filters with four axes, matrices and vectors."""
     state = module.double().state_dict()
+    require(isinstance(state, dict) and len(state) <= MOST, "the module's state_dict() is not one of a net's")
+    for name, value in state.items():
+        tensor = isinstance(name, str) and isinstance(value, torch.Tensor)
+        fits = tensor and value.ndim in (0, 1, 2, 4) and value.numel() <= LARGEST
+        kinds = (torch.int64,) if tensor and value.ndim == 0 else (torch.float64,)
+        require(fits and value.dtype in kinds, f"the module's state holds {name!r}, which no layer of it needs")
+    return state
+
+
+def _drawn(module, state, rng):
+    """Give a module other weights and running statistics, in the shapes of a state that has been checked.
+
+    Returns them, a dict of tensors.
+    """
+    state = dict(state)
     for name, value in state.items():
         if value.ndim > 1:
             state[name] = draw_tensor(rng, *value.shape) / value[0].numel() ** 0.5
-        elif value.is_floating_point():
+        elif value.ndim == 1:
             of_mean = name.endswith(("bias", "running_mean"))
             state[name] = torch.tensor(rng.uniform(0.5, 1.5, len(value))) - float(of_mean)
     module.load_state_dict(state)
@@ -46,6 +64,8 @@ def _convolutions(state, name, shapes):
     norms = [[state.get(owner + key) for key in ("running_mean", "running_var", "weight", "bias")] for owner in owners]
     whole = len(norms) == len(shapes) and all(value is not None for norm in norms for value in norm)
     require(whole, f"{name}: expected a batch norm, with gamma and beta, for each convolution")
+    widths = [(tuple(value.shape), shape[:1]) for norm, shape in zip(norms, shapes, strict=True) for value in norm]
+    require(all(found == wanted for found, wanted in widths), f"{name}: a batch norm has another number of channels")
     return list(zip(filters.values(), norms, strict=True))
 
 
@@ -79,7 +99,9 @@ def _of_block(parts, x, stride, training, **changes):
 def residual_block(learner):
     for c_in, c_out, stride in BLOCKS:
         block = learner.pytorch_resnet.ResidualBlock(c_in, c_out, stride)
-        parts = _parts_of_block(_drawn_state(block, learner.rng), "block", c_in, c_out, stride)
+        state = _state(block)
+        _parts_of_block(state, "block", c_in, c_out, stride)
+        parts = _parts_of_block(_drawn(block, state, learner.rng), "block", c_in, c_out, stride)
         x = draw_tensor(learner.rng, 3, c_in, 6, 8)
         for mode, training in (("eval", False), ("train", True)):
             getattr(block, mode)()
@@ -99,53 +121,58 @@ def residual_block(learner):
         expect("dx", learner.vjp(block, [x], dout)[1], dx, case=case)
 
 
-def _parts_of_net(state, widths, plan):
-    """The net's first convolution, and the parts of its blocks.  plan: c_in, c_out and stride of each."""
+def _parts_of_net(state, widths, plan, num_classes):
+    """The net's first convolution, the matrices of its blocks, and w and b of its last layer.
+
+    plan: c_in, c_out and stride of each block.
+    """
     layers = _below(state, "layers.")
-    prefixes = list(dict.fromkeys(name.partition("residual.")[0] for name in layers if "residual." in name))
-    require(len(prefixes) == len(plan), f"layers: expected {len(plan)} residual blocks, got {len(prefixes)}")
-    stem = {name: value for name, value in layers.items() if not name.startswith(tuple(prefixes))}
-    blocks = [
-        _parts_of_block(_below(layers, prefix), f"block {i}", *sizes)
-        for i, (prefix, sizes) in enumerate(zip(prefixes, plan, strict=True))
-    ]
-    return _convolutions(stem, "layers before the blocks", [(widths[0], 3, 3, 3)])[0], blocks
+    mixes = [value for name, value in layers.items() if name.endswith(".mix")]
+    require(len(mixes) == len(plan), f"layers: expected {len(plan)} residual blocks, got {len(mixes)}")
+    strides = [value for name, value in layers.items() if name.endswith(".stride")]
+    for i, (mix, stride, wanted) in enumerate(zip(mixes, strides, plan, strict=True)):
+        found = *tuple(mix.shape)[::-1], int(stride)
+        hint = f"block {i} has c_in, c_out, stride = {found}, expected {wanted}"
+        require(found == wanted, f"{hint}: each stage except the first halves the image, in its first block")
+    stem = {name: value for name, value in layers.items() if not name.endswith((".mix", ".stride"))}
+    stem = _convolutions(stem, "layers before the blocks", [(widths[0], 3, 3, 3)])[0]
+    w, b = state.get("affine.weight"), state.get("affine.bias")
+    require(w is not None and b is not None, "affine: expected an affine layer, with a weight and a bias")
+    wanted, found = (num_classes, widths[-1]), tuple(w.shape)
+    require(found == wanted, f"affine.weight has the shape {found}, expected {wanted} with num_classes={num_classes}")
+    require(tuple(b.shape) == wanted[:1], f"affine.bias has the shape {tuple(b.shape)}, expected {wanted[:1]}")
+    return stem, mixes, w, b
 
 
-def _features(parts, x, strides, training, start=F.relu):
-    stem, blocks = parts
+def _features(stem, mixes, x, strides, training, start=F.relu):
     x = start(_normed(x, stem, 1, training))
-    for block, stride in zip(blocks, strides, strict=True):
-        x = _of_block(block, x, stride, training)
+    for mix, stride in zip(mixes, strides, strict=True):
+        x = torch.einsum("oc,nchw->nohw", mix, x[:, :, ::stride, ::stride]).tanh()
     return x
 
 
 def resnet(learner):
+    learner.drivers.put_simple_blocks_in_resnet()
     for widths, blocks, num_classes, plan in NETS:
-        net = learner.pytorch_resnet.ResNet(widths, blocks, num_classes)
-        state = _drawn_state(net, learner.rng)
-        parts, strides = _parts_of_net(state, widths, plan), [stride for *_, stride in plan]
-        w, b = state.get("affine.weight"), state.get("affine.bias")
-        require(w is not None and b is not None, "affine: expected an affine layer, with a weight and a bias")
-        sizes, found = (num_classes, widths[-1]), tuple(w.shape)
-        require(found == sizes, f"affine.weight has the shape {found}, expected {sizes} with num_classes={num_classes}")
+        net, strides = learner.pytorch_resnet.ResNet(widths, blocks, num_classes), [stride for *_, stride in plan]
+        state = _state(net)
+        _parts_of_net(state, widths, plan, num_classes)
+        *parts, w, b = _parts_of_net(_drawn(net, state, learner.rng), widths, plan, num_classes)
         x = draw_tensor(learner.rng, 2, 3, 8, 12)
         for mode, training in (("eval", False), ("train", True)):
             getattr(net, mode)()
-            last = _features(parts, x, strides, training)
-            no_relu = _features(parts, x, strides, training, start=lambda x: x)
-            all_alike = _features(parts, x, [1] * len(plan), training)
+            last = _features(*parts, x, strides, training)
+            no_relu = _features(*parts, x, strides, training, start=lambda x: x)
             wanted = F.linear(last.mean((2, 3)), w, b)
             mistakes = {
                 "it is the mean over the image, not the maximum": F.linear(last.amax((2, 3)), w, b),
                 "it is the mean over the image, not the sum": F.linear(last.sum((2, 3)), w, b),
                 "the ReLU before the blocks is missing": F.linear(no_relu.mean((2, 3)), w, b),
-                "each stage except the first halves the image": F.linear(all_alike.mean((2, 3)), w, b),
                 "the softmax belongs to the loss, not to the net": wanted.softmax(dim=1),
                 "the affine layer comes last, with no ReLU after it": F.relu(wanted),
             }
             case = f"widths={widths}, blocks={blocks}, in {mode} mode"
             expect("scores", net(x), wanted, mistakes, case)
         dout, x = draw_tensor(learner.rng, *wanted.shape), x.requires_grad_()
-        scores = F.linear(_features(parts, x, strides, True).mean((2, 3)), w, b)
+        scores = F.linear(_features(*parts, x, strides, True).mean((2, 3)), w, b)
         expect("dx", learner.vjp(net, [x], dout)[1], torch.autograd.grad(scores, x, dout)[0], case=case)

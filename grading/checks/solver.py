@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from grading.expect import Wrong, expect, require
+from grading.expect import Wrong, expect, fitting, numbers, require
 from grading.session import Failed
 
 N_TRAIN, N_VAL, BATCH = 23, 6, 5  # 4 batches in an epoch, and 3 examples left over
@@ -24,9 +24,12 @@ def _params(learner):
     return {name: learner.rng.standard_normal(shape) for name, shape in SHAPES.items()}
 
 
-def _solver(learner, steps=0, kind="ReseededModel", data=None, bn_params=(), **settings):
-    """A Solver, its model, which has results for so many steps, and these losses and gradients."""
-    model = getattr(learner.drivers, kind)(_params(learner), bn_params)
+def _solver(learner, steps=0, kind="ReseededModel", data=None, bn_params=(), params=None, **settings):
+    """A Solver, its model, which has results for so many steps, and these losses and gradients.
+
+    params: those that the model begins with (None: drawn).
+    """
+    model = getattr(learner.drivers, kind)(params or _params(learner), bn_params)
     losses = [float(loss) for loss in learner.rng.uniform(1, 2, steps)]
     gradients = [dict(reversed(_params(learner).items())) for _ in range(steps)]
     model.set("losses", losses)
@@ -35,6 +38,32 @@ def _solver(learner, steps=0, kind="ReseededModel", data=None, bn_params=(), **s
     settings = {"batch_size": BATCH, "verbose": False, "seed": 1, **settings}
     solver = learner.trainer.Solver(model=model, data=data or _data(learner), **settings)
     return solver, model, losses, gradients
+
+
+def _trained(model, steps):
+    """What the model was asked to train on: (numbers, y, seed) of each step's batch, integers (BATCH,) and a text."""
+    batches = model.get("trained")
+    require(isinstance(batches, list), "model.loss was not called as a Solver calls it")
+    require(len(batches) == steps, f"model.loss was called {len(batches)} times with y in {steps} steps")
+    for batch in batches:
+        size = np.shape(batch["numbers"])
+        require(size == (BATCH,), f"a batch has {size[0] if size else 0} examples, expected batch_size={BATCH}")
+        fitting("the numbers of a batch", batch["numbers"], (BATCH,), int)
+        known = set(batch["numbers"].tolist()) <= set(range(N_TRAIN))
+        require(known and isinstance(batch["seed"], str), "a batch has examples that are not in X_train")
+    return batches
+
+
+def _measured(model, limit):
+    """The numbers of the examples of each call without y, arrays of integers; limit: how many examples at most."""
+    calls = model.get("measured")
+    require(isinstance(calls, list) and calls, "check_accuracy has not asked the model for scores")
+    sizes = [np.shape(call) for call in calls]
+    require(all(len(size) == 1 for size in sizes), "model.loss was not called with examples")
+    calls = [fitting("the numbers of the examples", call, size, int) for call, size in zip(calls, sizes, strict=True)]
+    seen = np.concatenate(calls)
+    require(((seen >= 0) & (seen < limit)).all(), "the model was asked for scores of examples that are not in X")
+    return calls
 
 
 def solver_step(learner):
@@ -46,15 +75,19 @@ def solver_step(learner):
 
 def _check_updates(learner, rule, steps=3, rate=0.2):
     config = {"learning_rate": rate}
-    solver, model, losses, gradients = _solver(learner, steps, update_rule=rule, optim_config=config)
-    wanted, own = model.get("params"), "each parameter has a config of its own in optim_configs, kept from step to step"
+    wanted = _params(learner)
+    solver, model, losses, gradients = _solver(
+        learner, steps, params=dict(wanted), update_rule=rule, optim_config=config
+    )
+    own = "each parameter has a config of its own in optim_configs, kept from step to step"
     for t in range(steps):
         solver._step()
         factor = rate * (t + 1 if rule == "counting" else 1)
         case = f"the rule {rule}, step {t + 1}" + (f"; {own}" if rule == "counting" else "")
         require(solver.get("step") == t + 1, f"step is {solver.get('step')} after {t + 1} steps")
         params = model.get("params")
-        require(params.keys() == wanted.keys(), f"params has the keys {sorted(params)}, expected {sorted(wanted)}")
+        require(isinstance(params, dict), "params: expected a dict")
+        require(params.keys() == wanted.keys(), f"params has the keys {list(params)}, expected {list(wanted)}")
         for name, w in wanted.items():
             dw = gradients[t][name]
             mistakes = {
@@ -63,9 +96,7 @@ def _check_updates(learner, rule, steps=3, rate=0.2):
             }
             expect(f"params[{name!r}]", params[name], w - factor * dw, mistakes, case)
             wanted[name] = w - factor * dw
-    history = solver.get("loss_history")
-    require(isinstance(history, list) and len(history) == steps, f"loss_history: expected a list of {steps} losses")
-    expect("loss_history", np.array(history, float), np.array(losses))
+    expect("loss_history", numbers("loss_history", solver.get("loss_history"), steps), np.array(losses))
 
 
 def _check_batches(learner):
@@ -75,11 +106,8 @@ def _check_batches(learner):
         solver, model, *_ = _solver(learner, 6, data=data)
         for _ in range(6):
             solver._step()
-        trained = model.get("trained")
-        require(len(trained) == 6, f"model.loss was called {len(trained)} times with y in 6 steps, expected 6")
+        trained = _trained(model, 6)
         for batch in trained:
-            size = len(batch["numbers"])
-            require(size == BATCH, f"a batch has {size} examples, expected batch_size={BATCH}")
             mixed = {"X and y belong to different examples": batch["y"]}
             expect("y of a batch", batch["y"], data["y_train"][batch["numbers"]], mixed)
         seeds.append([batch["seed"] for batch in trained])
@@ -114,7 +142,6 @@ def solver_epoch(learner):
     epochs = _epochs(learner, 3, seed=1)
     for e, batches in enumerate(epochs, start=1):
         case = f"epoch {e} of {per_epoch} batches"
-        require(all(len(batch) == BATCH for batch in batches), f"{case}: not every batch has {BATCH} examples")
         drawn = np.concatenate(batches)
         twice = "an epoch goes through one shuffle, without replacement"
         require(len(set(drawn.tolist())) == len(drawn), f"{case}: some examples come twice. Likely mistake: {twice}")
@@ -134,7 +161,7 @@ def _check_resumed(learner, third_batch):
     solver, model, *_ = _solver(learner, 1, seed=1)
     solver.set("step", 2)
     solver._step()
-    (trained,) = model.get("trained")
+    (trained,) = _trained(model, 1)
     same = np.array_equal(trained["numbers"], third_batch)
     require(same, "a Solver that is resumed in the middle of an epoch has to go on with that epoch's shuffle")
 
@@ -145,8 +172,7 @@ def _epochs(learner, number, seed):
     solver, model, *_ = _solver(learner, steps, seed=seed)
     for _ in range(steps):
         solver._step()
-    trained = [batch["numbers"] for batch in model.get("trained")]
-    require(len(trained) == steps, f"model.loss was called {len(trained)} times with y in {steps} steps")
+    trained = [batch["numbers"] for batch in _trained(model, steps)]
     return [trained[i : i + N_TRAIN // BATCH] for i in range(0, steps, N_TRAIN // BATCH)]
 
 
@@ -168,9 +194,9 @@ def accuracy(learner):
             "the batches differ in size, so the mean of their means is wrong": _mean_of_means(right, batch_size),
         }
         expect("the accuracy", got, right.mean(), mistakes, f"{N} examples, batch_size={batch_size}")
-        sizes = [len(numbers) for numbers in model.get("measured")]
-        require(max(sizes) <= batch_size, f"batch_size={batch_size}: the model got {max(sizes)} examples at a time")
-        seen = np.sort(np.concatenate(model.get("measured")))
+        measured = _measured(model, N)
+        largest, seen = max(map(len, measured)), np.sort(np.concatenate(measured))
+        require(largest <= batch_size, f"batch_size={batch_size}: the model got {largest} examples at a time")
         require(np.array_equal(seen, np.arange(N)), "each example has to go through the model once")
     _check_samples(solver, model, X, y, right)
     _check_bad_scores(solver, model, X, y, scores)
@@ -186,7 +212,7 @@ def _check_samples(solver, model, X, y, right):
         solver.set("step", epoch * (N_TRAIN // BATCH))
         model.set("measured", [])
         got = solver.check_accuracy(X, y, num_samples=6, batch_size=4)
-        drawn = np.concatenate(model.get("measured"))
+        drawn = np.concatenate(_measured(model, len(X)))
         case = "num_samples=6 of 11 examples"
         require(len(drawn) == 6, f"the model got {len(drawn)} examples, expected 6 (with {case})")
         require(len(set(drawn.tolist())) == 6, f"an example was drawn twice (with {case})")
@@ -216,29 +242,24 @@ def keeping_the_best(learner):
     _check_numbers(learner)
 
 
-def _measure(learner, solver, model, data, val_right, train_right=0):
-    """Measure new parameters that get so many examples right.  Returns them, and their running statistics."""
+def _measure(learner, solver, model):
+    """Measure new parameters.  Returns them, and their running statistics."""
     params = _params(learner)
     mean, var = learner.rng.uniform(1, 2, (2, 3))
     for name, array in params.items():
         model.set(f"params.{name}", array)
     for name, array in (("running_mean", mean), ("running_var", var)):
         model.set(f"bn_params.0.{name}", array)
-    scores = np.zeros((2000, 3))
-    for split, first, number in (("train", 0, train_right), ("val", 1000, val_right)):
-        y = data[f"y_{split}"]
-        hits = np.arange(len(y)) < number
-        scores[first + np.arange(len(y)), np.where(hits, y, (y + 1) % 3)] = 1
-    model.set("scores", scores)
     solver._measure()
     return params, {"running_mean": mean, "running_var": var}
 
 
-def _solver_to_measure(learner, **settings):
+def _solver_to_measure(learner, train, val, **settings):
+    """A Solver whose check_accuracy returns these numbers, one after another; its model; and the calls' recorder."""
     data = _data(learner)
     bn_params = [{"mode": "train", "running_mean": np.zeros(3), "running_var": np.ones(3)}]
     solver, model, *_ = _solver(learner, data=data, bn_params=bn_params, **settings)
-    return solver, model, data
+    return solver, model, learner.drivers.Accuracies(train, val), data
 
 
 def _check_kept(learner, solver, best, case):
@@ -251,23 +272,21 @@ def _check_kept(learner, solver, best, case):
 
 
 def _check_best(learner):
-    solver, model, data = _solver_to_measure(learner)
-    train, val = [3, 23, 10, 20, 22], [2, 1, 5, 3, 0]
-    best, case = None, "validation accuracies of 2, 1, 5, 3 and 0 of 6"
+    train, val = [0.1, 1.0, 0.4, 0.8, 0.9], [0.4, 0.2, 0.85, 0.5, 0.0]
+    solver, model, *_ = _solver_to_measure(learner, train, val)
+    best, case = None, "validation accuracies of 0.4, 0.2, 0.85, 0.5 and 0"
     for i in range(len(val)):
-        measured = _measure(learner, solver, model, data, val[i], train[i])
+        measured = _measure(learner, solver, model)
         best = measured if val[i] == max(val[: i + 1]) else best
-        expect("best_val_acc", solver.get("best_val_acc"), max(val[: i + 1]) / N_VAL, case=case)
+        expect("best_val_acc", solver.get("best_val_acc"), max(val[: i + 1]), case=case)
         _check_kept(learner, solver, best, f"{case}, after {i + 1} of them")
-    for name, numbers, size in (("train_acc_history", train, N_TRAIN), ("val_acc_history", val, N_VAL)):
-        history = solver.get(name)
-        require(isinstance(history, list) and len(history) == 5, f"{name}: expected a list of 5 accuracies")
-        expect(name, np.array(history, float), np.array(numbers) / size)
+    for name, accuracies in (("train_acc_history", train), ("val_acc_history", val)):
+        expect(name, numbers(name, solver.get(name), len(val)), np.array(accuracies))
 
 
 def _check_zero(learner):
-    solver, model, data = _solver_to_measure(learner)
-    best = _measure(learner, solver, model, data, 0)
+    solver, model, *_ = _solver_to_measure(learner, [0.0], [0.0])
+    best = _measure(learner, solver, model)
     for name, array in _params(learner).items():
         model.set(f"params.{name}", array)
     expect("best_val_acc", solver.get("best_val_acc"), 0.0, case="a validation accuracy of 0")
@@ -275,9 +294,15 @@ def _check_zero(learner):
 
 
 def _check_numbers(learner):
-    solver, model, data = _solver_to_measure(learner, num_train_samples=7, num_val_samples=4)
-    model.set("measured", [])
-    _measure(learner, solver, model, data, N_VAL, N_TRAIN)
-    seen = np.concatenate(model.get("measured"))
-    for name, number, wanted in (("train", np.sum(seen < 1000), 7), ("val", np.sum(seen >= 1000), 4)):
-        require(number == wanted, f"num_{name}_samples={wanted}: accuracy was measured on {number} examples")
+    """Check the calls of check_accuracy: one for each split, with its examples, labels and num_samples."""
+    samples = {"num_train_samples": 7, "num_val_samples": 4}
+    solver, model, accuracies, data = _solver_to_measure(learner, [0.5], [0.5], **samples)
+    _measure(learner, solver, model)
+    calls = accuracies.get("calls")
+    require(isinstance(calls, list) and len(calls) == 2, "call check_accuracy once for each of the two splits")
+    for split, first, call in zip(("train", "val"), (0, 1000), sorted(calls, key=lambda c: c["split"]), strict=True):
+        y = data[f"y_{split}"]
+        expect(f"the examples X_{split} of check_accuracy", call["numbers"], first + np.arange(len(y)))
+        expect(f"the labels y_{split} of check_accuracy", call["y"], y)
+        asked, wanted = call["num_samples"], samples[f"num_{split}_samples"]
+        require(asked == wanted, f"num_{split}_samples={wanted}: check_accuracy got num_samples={asked!r}")

@@ -155,8 +155,8 @@ def _limit(seconds, memory):
 def _end_with_grader():
     """Make the kernel end this process with the grader's.
 
-    Had the grader's ended before this call, the pipe would end after one request at most, and no request runs a
-    learner's code until the grader has read an answer to the first.
+    Had the grader's ended before this call, the pipe would end here too: the grader sends no request that runs a
+    learner's code until it has read an answer to the first.
     """
     _libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

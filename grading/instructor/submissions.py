@@ -36,7 +36,7 @@ GRADE_ONE = "grading.instructor.submissions:grade_one"
 def write_references(folder, exercises):
     """Write the reference into folders below folder: without any solution, and with those that each exercise uses.
 
-    Returns a dict from each exercise's id, and from None, to its folder.  So no process can read its own solution.
+    Returns a dict from each exercise's id, and from None, to its folder.  A learner's process can read that of None.
     """
     everything, given = read()
     sources = cut_code.modules(HERE.parent)
@@ -66,8 +66,8 @@ def _below(exercise, exercises):
 class ExerciseSession(Session):
     """A session with a time limit for its exercise: each check has what is left of it, and at least a tenth of it."""
 
-    def __init__(self, command, seconds):
-        super().__init__(command, seconds)
+    def __init__(self, command, seconds, right):
+        super().__init__(command, seconds, right)
         self.end = None
 
     def begin(self):
@@ -79,16 +79,17 @@ class ExerciseSession(Session):
 def grade_one(exercise, modules, references, work, seed, seconds, memory, unsandboxed=False):
     """Grade an exercise of a submission's modules in a process of its own, in the folder work.  Returns its results.
 
-    The first attempt takes only the modules with this exercise from the submission, since an error in another module
-    must do no harm here.
+    That process can read the submission and the edition, and no solution.  The correct functions that the exercise uses
+    run in another one.  The first attempt takes only the modules with this exercise from the submission, since an error
+    in another module must do no harm here.
     """
     written = {file for e in read()[0].values() for file in e.files}
     source = references[exercise.id]
     with TemporaryDirectory(dir=work) as folder:
         whole = write_tree(Path(folder, "whole"), references[None], modules, written)
-        isolated = write_tree(Path(folder, "isolated"), source, modules, exercise.files)
-        command = sandbox.command(exercise, [folder, source], seconds, memory, unsandboxed)
-        with ExerciseSession(command, seconds) as session:
+        isolated = write_tree(Path(folder, "isolated"), references[None], modules, exercise.files)
+        learners, right = (sandbox.command(exercise, [f], seconds, memory, unsandboxed) for f in (folder, source))
+        with ExerciseSession(learners, seconds, Session(right, seconds)) as session:
             return grade(exercise, session, whole, str(source), seed, isolated)
 
 
