@@ -62,7 +62,8 @@ def encode(value, other, blobs):
         blobs.append(value.tobytes())
         return {kind: [value.dtype.str, list(value.shape), len(blobs) - 1]}
     if "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor):
-        return {"tensor": encode(value.detach().cpu().numpy(), other, blobs)}
+        content = encode(value.detach().cpu().numpy(), other, blobs)
+        return {"tensor": content} if "array" in content else content
     if type(value) in (list, tuple):
         return {type(value).__name__: [encode(entry, other, blobs) for entry in value]}
     if isinstance(value, dict):
@@ -147,9 +148,8 @@ class Server:
     def keep(self, value):
         """Keep an object; its number and type, encoded.  An array that may not pass is one, too."""
         self.objects.append(value)
-        kind = type(value).__name__
-        if isinstance(value, np.ndarray | np.generic):
-            kind = f"{'array' if isinstance(value, np.ndarray) else 'number'} of {value.dtype}"
+        dtype = f" of {value.dtype}" if isinstance(value, np.ndarray | np.generic) else ""
+        kind = type(value).__name__ + dtype
         return {"object": [len(self.objects) - 1, kind]}
 
     def find(self, kind, content, inner):

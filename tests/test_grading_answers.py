@@ -271,6 +271,18 @@ def test_an_answer_of_another_kind_is_wrong_in_no_time(probe, number):
     assert time.perf_counter() - start < 1
 
 
+def test_a_tensor_of_another_kind_is_wrong(tmp_path):
+    made = [f"torch.ones(3, dtype=torch.{dtype})" for dtype in ("complex64", "bfloat16", "float16")]
+    made += ["torch.ones(3).to_sparse()", "torch.ones(3, device='meta')"]
+    answers = ", ".join(f"lambda: {one}" for one in made)
+    tree = write(tmp_path, probe=f"import torch\n\ndef answer(i):\n    return [{answers}][i]()\n")
+    with Session() as process:
+        process.load(tree)
+        for i in range(len(made)):
+            with pytest.raises((Wrong, Failed), match=r"^out|TypeError|NotImplementedError"):
+                expect("out", Learner(process, None).probe.answer(i), np.ones(3))
+
+
 @pytest.mark.parametrize("got", [True, np.bool_(False), np.int8(3), 7, 2.5, float("nan"), np.ones(())])
 def test_a_wrong_number_of_any_kind_gets_a_hint(got):
     with pytest.raises(Wrong, match=r"^loss is .*, expected 2$"):
@@ -368,6 +380,16 @@ def test_numbers_and_arrays_are_looked_at_before_they_are_computed_with():
     for got in (np.ones((3, 2)), np.ones((2, 3), "float32"), np.ones((2, 3), "longdouble"), [[1.0] * 3] * 2):
         with pytest.raises(Wrong):
             fitting("out", got, (2, 3), float)
+
+
+def test_a_process_that_was_prepared_serves_what_is_asked_for_later(tmp_path):
+    other = write(tmp_path, **REFERENCE)
+    for source in (ROOT, other):
+        with Session() as process:
+            process.prepare(str(ROOT))
+            prepared = process.right.process
+            assert not [r.hint for r in grade(EXERCISES["1.5"], process, ROOT, source=str(source)) if r.hint]
+            assert process.right.process is prepared
 
 
 # --- a process that does not start is the grader's fault ---

@@ -209,15 +209,27 @@ def test_it_is_said_what_an_old_kernel_does_not_enforce(monkeypatch):
     assert "network" in others
 
 
-def test_there_the_limits_and_the_guard_are_left(tmp_path):
-    (tmp_path / "cs231n").mkdir()
-    (tmp_path / "cs231n/attack.py").write_text(RUN)
-    *python, script, settings = sandbox.command(EXERCISES["1.1"], [tmp_path], 60, 1 << 30)
+def without_landlock(*settings, **more):
+    """The command for an exercise's process, on a system without Landlock and seccomp."""
+    *python, script, settings = sandbox.command(*settings, **more)
     missing = (
         f"import runpy; main = runpy.run_path({script!r})['main'];"
         "main.__globals__.update(_landlock_version=lambda: 0, _has_seccomp=lambda: False); main()"
     )
-    with Session([*python, "-c", missing, settings]) as session:
+    return [*python, "-c", missing, settings]
+
+
+def test_there_no_process_starts_unless_it_is_asked_for():
+    command = without_landlock(EXERCISES["1.1"], [], 60, 1 << 30)
+    run = subprocess.run(command, input="", capture_output=True, text=True, env=ENVIRONMENT)
+    assert run.returncode == 1
+    assert run.stderr.startswith("this system does not keep submissions from reading and writing files")
+
+
+def test_there_the_limits_and_the_guard_are_left(tmp_path):
+    (tmp_path / "cs231n").mkdir()
+    (tmp_path / "cs231n/attack.py").write_text(RUN)
+    with Session(without_landlock(EXERCISES["1.1"], [tmp_path], 60, 1 << 30, unsandboxed=True)) as session:
         session.load(tmp_path)
         run = Learner(session, None).attack.run
         with pytest.raises(Failed, match="NumPy alone, without torch"):

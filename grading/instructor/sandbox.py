@@ -2,7 +2,8 @@
 
 The process reads only what it needs and writes nothing.  It starts no process and no thread, reaches no network and no
 other process, and its time and memory are limited.  Linux enforces this with Landlock and seccomp, even for root; where
-they are missing, as on macOS, only the POSIX limits and `grading.rules` remain, and `not_enforced` says so.
+they are missing, as on macOS, it does not start, unless the instructor asked for a process without them, which only the
+POSIX limits and `grading.rules` restrict.
 
 Landlock: https://docs.kernel.org/userspace-api/landlock.html.  seccomp: `man 2 seccomp`, and the kernel's headers
 linux/bpf_common.h (instructions), linux/seccomp.h (what they read and return) and linux/audit.h (machines).
@@ -65,11 +66,11 @@ exit 60 93, exit_group 231 94
 MACHINES = {"x86_64": (0, 0xC000003E, 72), "aarch64": (1, 0xC00000B7, 25)}  # column of CALLS, AUDIT_ARCH_*, fcntl
 
 
-def command(exercise, folders, seconds, memory):
+def command(exercise, folders, seconds, memory, unsandboxed=False):
     """The command that starts the process for an exercise, as a list.
 
     folders: which it may read in addition; seconds: the time that the grader allows; memory: bytes, in addition to
-    those in use when the learner's code starts.
+    those in use when the learner's code starts; unsandboxed: whether to go on without Landlock or seccomp.
     """
     settings = {
         "exercise": exercise.id,
@@ -78,6 +79,7 @@ def command(exercise, folders, seconds, memory):
         "folders": list(map(str, folders)),
         "seconds": 2 * int(seconds) + 5,  # of processor time; the grader's own limit, on the clock, comes first
         "memory": memory,
+        "unsandboxed": unsandboxed,
     }
     return [sys.executable, "-I", "-S", __file__, json.dumps(settings)]
 
@@ -149,9 +151,17 @@ def _limit(seconds, memory):
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
 
 
-def _give_up_privileges():
-    """End when the grader ends, drop the capabilities of root, and never gain any."""
+def _end_with_grader():
+    """Make the kernel end this process with the grader's.
+
+    Had the grader's ended before this call, the pipe would end here too: the grader sends no request that runs a
+    learner's code until it has read an answer to the first.
+    """
     _libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _give_up_privileges():
+    """Drop the capabilities of root, and never gain any."""
     this_process, no_capabilities = 0, bytes(24)
     _libc("capset", struct.pack("Ii", LINUX_CAPABILITY_VERSION_3, this_process), no_capabilities)
     _libc("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -227,6 +237,10 @@ def _child():
 
 def main():
     settings = json.loads(sys.argv[1])
+    if sys.platform == "linux":
+        _end_with_grader()
+    if (missing := not_enforced()) and not settings["unsandboxed"]:
+        sys.exit(f"this system does not keep submissions from {' or from '.join(missing)}")
     sites, torch = settings["sites"], settings["torch"]
     sys.path += dict.fromkeys(sites)
     sys.dont_write_bytecode = True
