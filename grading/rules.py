@@ -96,6 +96,7 @@ class NobodyToAsk:
         raise RuntimeError("nobody can answer here: remove input(), breakpoint(), pdb.set_trace() or whatever asks")
 
     read = readlines = fileno = __next__ = readline
+    buffer = property(readline)
 
     def __iter__(self):
         return self
