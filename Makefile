@@ -53,7 +53,7 @@ student: $(SET_UP) ## write the student edition, without solutions, and a zip of
 	@$(VENV_PYTHON) -m grading.instructor.student $(STUDENT_ARGS)
 
 grade-submissions: $(SET_UP) ## grade a folder of submissions: make grade-submissions SUBMISSIONS=folder
-	@$(VENV_PYTHON) -m grading.instructor.submissions $(SUBMISSIONS) $(GRADE_ARGS)
+	@$(VENV_PYTHON) -m grading.instructor.submissions $(GRADE_ARGS) -- '$(subst ','\'',$(value SUBMISSIONS))'
 
 mutants: $(SET_UP) ## change the solutions in small ways, and list the changes that the checks miss
 	@$(VENV_PYTHON) -c 'import cosmic_ray' 2>/dev/null || \

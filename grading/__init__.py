@@ -18,6 +18,11 @@ From the grader to the learner's code and back:
 A stub sends its arguments back through the same pipe, and session.py passes them on to a second process of child.py,
 which has the correct functions: those of substitutes.py, or of the reference.
 
+rules.py says what the learner's code may do there, and raises an error in the line that does something else.
+
+update.py applies a corrected edition to a copy, and reset.py puts an exercise back; both compare with given.py, the
+edition as it was given.  merge.py merges texts, modules and notebooks.
+
 instructor/ is not part of the student edition.  There, sandbox.py starts both processes with restricted rights.
 """
 

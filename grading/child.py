@@ -15,6 +15,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -122,10 +123,10 @@ def handle_of(kind, content, _):
 class Server:
     """A tree of the package, with stubs in place of some functions, and the objects that requests have created."""
 
-    def __init__(self, requests, answers):
-        self.requests, self.answers, self.one_at_a_time = requests, answers, threading.Lock()
+    def __init__(self, requests, answers, rules):
+        self.rules, self.requests, self.answers, self.one_at_a_time = rules, requests, answers, threading.Lock()
         self.received, self.sent = [], []  # the blobs of a request, and of its answer
-        self.objects, self.path = [], list(sys.path)
+        self.objects = []
         self.finder, self.source, self.right = SubstituteFinder(), None, None
         sys.meta_path.insert(0, self.finder)
 
@@ -159,15 +160,17 @@ class Server:
     def ready(self):
         """Answer before any of the learner's code has run."""
 
-    def load(self, tree, stubs, drivers):
-        """Use cs231n from the folder tree, and the grader's own objects from the file drivers.
+    def load(self, tree, stubs, drivers, exercise=None):
+        """Use cs231n from the folder tree, for an exercise, and the grader's own objects from the file drivers.
 
         stubs: names of functions, such as "layers.affine_forward", in whose place the correct ones are asked for.
         """
         self.objects.clear()
+        self.rules.tree = None
         self.finder.functions = {name: functools.partial(self.ask, name) for name in stubs}
         self._forget(tree)
         self.drivers = _module_of("drivers", drivers)
+        self.rules.begin(tree, exercise)
 
     def serve(self, source):
         """Answer with the correct functions in source: a tree, or a file with a dict SUBSTITUTES."""
@@ -200,7 +203,7 @@ class Server:
         """Let the next import of cs231n find it in tree."""
         for name in [name for name in sys.modules if name.split(".")[0] == "cs231n"]:
             del sys.modules[name]
-        sys.path[:] = [tree, *self.path]
+        self.finder.tree = tree
         importlib.invalidate_caches()
 
     def target(self, target):
@@ -227,6 +230,7 @@ class Server:
         function = self.target(target)
         args, kwargs = self._decode(args), self._decode(kwargs)
         args, kwargs = [_own(arg) for arg in args], {name: _own(arg) for name, arg in kwargs.items()}
+        self.given = _given(function, args, kwargs)
         tensors = [(arg, arg.clone()) for arg in args if hasattr(arg, "detach")]
         value = function(*args, **kwargs)
         if not all(tensor.equal(before) for tensor, before in tensors):
@@ -237,7 +241,7 @@ class Server:
     def _encoded(self, value, target):
         """What a function has returned.  A forward's second result, its cache, stays here: it may hold anything."""
         name = target if isinstance(target, str) else str(target[-1])
-        if not ("forward" in name and isinstance(value, tuple) and len(value) == 2):
+        if not ("forward" in name and isinstance(value, tuple | list) and len(value) == 2):
             return encode(value, self.keep, self.sent)
         cache = self.keep(value[1])
         if self.source and target in READ_BY_EXERCISES:
@@ -273,27 +277,50 @@ class Server:
 
     def answer(self, request):
         """The answer to a request, a dict; an exception becomes one with "error", "text" and "place"."""
-        self.received, self.sent = request.pop("blobs"), []
+        self.received, self.sent, self.given = request.pop("blobs"), [], ""
         try:
             return {**(getattr(self, request.pop("do"))(**request) or {}), "blobs": self.sent}
         except BaseException as error:
-            where = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(sys.path[0])]
-            place = (
-                f"{os.path.basename(where[-1].filename)}, line {where[-1].lineno}: {where[-1].line}" if where else ""
-            )
-            return {"error": type(error).__name__, "text": str(error), "place": place, "blobs": []}
+            name = type.__dict__["__name__"].__get__(type(error))  # whatever its class makes of it
+            return {
+                "error": name,
+                "text": _text(error),
+                "place": _place(self.finder.tree),
+                "given": self.given,
+                "blobs": [],
+            }
+
+
+def _text(error):
+    """The text of an error, cut off if it is long; its class may be unable to make it."""
+    try:
+        return str.__getitem__(str(error), slice(2000))
+    except BaseException as failure:
+        return f"its __str__ fails with {_type_name(failure)}"
+
+
+def _type_name(error):
+    """The name of an error's class, whatever that class makes of it."""
+    return type.__dict__["__name__"].__get__(type(error))
+
+
+def _place(tree):
+    """The last line in the folder tree of the error that is being handled."""
+    frames = traceback.extract_tb(sys.exc_info()[2]) if tree else ()
+    where = [frame for frame in frames if frame.filename.startswith(tree)]
+    return f"{os.path.basename(where[-1].filename)}, line {where[-1].lineno}: {where[-1].line}" if where else ""
 
 
 class SubstituteFinder(importlib.abc.MetaPathFinder):
     """Finds the modules of cs231n, in which `Loader` replaces functions before other modules import them."""
 
     def __init__(self):
-        self.functions = {}  # name -> function
+        self.functions, self.tree = {}, ""  # name -> function; what holds cs231n
 
     def find_spec(self, name, path, target=None):
         if name.split(".")[0] != "cs231n":
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec = importlib.machinery.PathFinder.find_spec(name, path or [self.tree])
         if spec and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             module = name.removeprefix("cs231n.")
             substitutes = {name: right for name, right in self.functions.items() if name.split(".")[0] == module}
@@ -381,6 +408,26 @@ def _described(value):
     return repr(value) if isinstance(value, bool | int | float | str | None) else f"a {type(value).__name__}"
 
 
+def _given(function, args, kwargs):
+    """What a function is called with: its arrays by their shapes, its dicts and numbers as they are."""
+    try:
+        named = inspect.signature(function).bind(*args, **kwargs).arguments
+    except Exception:
+        named = {**{f"argument {i}": arg for i, arg in enumerate(args, start=1)}, **kwargs}
+    return ", ".join(f"{name} {text}" for name, value in named.items() if (text := _shape_of(value)))[:500]
+
+
+def _shape_of(value, deep=0):
+    """An array by its shape; a tuple or dict by what is in it; a number or text as it is; "" for anything else."""
+    if isinstance(value, np.ndarray) or type(value).__module__ == "torch":
+        return str(tuple(value.shape))
+    if type(value) is tuple and deep < 2:
+        return f"({', '.join(text for entry in value if (text := _shape_of(entry, deep + 1)))})"
+    if type(value) is dict and deep < 2:
+        return f"{{{', '.join(f'{key}: {_shape_of(entry, deep + 1)}' for key, entry in value.items())}}}"
+    return repr(value) if value is None or type(value) in (bool, int, float, str) else ""
+
+
 def _below(found, name):
     """What "module.name" or "module.class.name" refers to in its module."""
     for attribute in name.split(".")[1:]:
@@ -396,13 +443,21 @@ def _module_of(name, file):
     return module
 
 
-def main():
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the learner's code prints is not an answer
+def main(kind="numpy", exercise=None):
+    """Answer requests.  kind: "torch" if the code may use PyTorch.  exercise: its id, which `load` may name, too."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what the learner's code reads is not a request,
+    os.dup2(2, 1)  # and what it prints is not an answer
     sys.dont_write_bytecode = True
     sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-    Server(sys.stdin.buffer, answers).run()
+    if kind == "torch":
+        import torch  # here, and before any rule, which its own imports break
+
+        assert torch
+    rules = _module_of("rules", os.path.join(os.path.dirname(__file__), "rules.py")).Rules(kind == "torch", exercise)
+    rules.enforce()
+    Server(requests, answers, rules).run()
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -4,6 +4,8 @@ A result is whatever the learner's process says.  Its kind, dtype and shape are 
 from it, and nothing that is expected is ever computed from it.
 """
 
+import contextlib
+import contextvars
 import sys
 
 import numpy as np
@@ -14,6 +16,26 @@ from grading.session import RemoteObject
 
 class Wrong(Exception):
     """A result is wrong.  Its text is the hint for the learner."""
+
+
+_faults = contextvars.ContextVar("the hints on small faults so far", default=None)
+
+
+@contextlib.contextmanager
+def small_faults():
+    """Within it, small faults raise nothing: their hints are in the list that it gives."""
+    before = _faults.set(faults := [])
+    try:
+        yield faults
+    finally:
+        _faults.reset(before)
+
+
+def small_fault(hint):
+    """A fault that costs one point of its exercise, and not all points of its part; the check goes on."""
+    if _faults.get() is None:
+        raise Wrong(hint)
+    _faults.get().append(hint)
 
 
 def expect(name, got, wanted, mistakes=None, case="", tol=1e-6):
@@ -36,15 +58,22 @@ def expect(name, got, wanted, mistakes=None, case="", tol=1e-6):
 
 
 def fitting(name, got, shape, dtype, case=""):
-    """got as an array.  Raises `Wrong` unless it is one of this shape and dtype; or a number, if the shape is ()."""
+    """got as an array.  Raises `Wrong` unless it is one of this shape and dtype; or a number, if the shape is ().
+
+    Floats of another size are a small fault.
+    """
     array, kind = _array(got), "an array" if shape else "a number"
     if array is None:
         raise Wrong(f"{name}: expected {kind}, got {_described(got)}{_with(case)}")
     if array.shape != tuple(shape):
         raise Wrong(f"{name} has the shape {array.shape}, expected {tuple(shape)}{_with(case)}")
-    if shape and array.dtype != dtype:
-        raise Wrong(f"{name} is {array.dtype}, expected {np.dtype(dtype)}{_with(case)}")
-    return array
+    if not shape or array.dtype == dtype:
+        return array
+    hint = f"{name} is {array.dtype}, expected {np.dtype(dtype)}{_with(case)}"
+    require(array.dtype.kind == np.dtype(dtype).kind == "f", hint)
+    made = "; np.zeros and np.ones make float64 unless they get a dtype" if array.dtype == float else ""
+    small_fault(f"{hint}. A result has the dtype of the input{made}")
+    return array.astype(dtype)
 
 
 def numbers(name, got, count):
@@ -61,10 +90,10 @@ def require(condition, hint):
 
 
 def several(function, got, names):
-    """Return got if it is a tuple with a result for each of names, such as "dx, dw, db"; raise `Wrong` otherwise."""
+    """Return got, a tuple or list with a result for each of names, such as "dx, dw, db"; raise `Wrong` otherwise."""
     wanted = len(names.split(", "))
-    kind = f"{len(got)} results" if isinstance(got, tuple) else _described(got)
-    require(isinstance(got, tuple) and len(got) == wanted, f"{function}: expected {names}, got {kind}")
+    kind = f"{len(got)} results" if isinstance(got, tuple | list) else _described(got)
+    require(isinstance(got, tuple | list) and len(got) == wanted, f"{function}: expected {names}, got {kind}")
     return got
 
 

@@ -4,36 +4,43 @@ import argparse
 import contextlib
 import importlib
 import json
+import tempfile
 import textwrap
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from grading.exercises import choose, read
-from grading.expect import Wrong
+from grading.expect import Wrong, small_faults
+from grading.given import given_files
 from grading.session import Failed, Learner, NotStarted, Session, printable
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 SUBSTITUTES = str(HERE / "substitutes.py")
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a part of an exercise.  hint: empty if it is right.  open: whether it is not written yet."""
+    """The result of a part of an exercise.  hint: empty if it is right.  open: whether it is not written yet.
+
+    lost: how many points a small fault costs; None if the hint is on another fault, which costs them all.
+    """
 
     part: str
     points: int
     hint: str = ""
     open: bool = False
     seconds: float = 0.0
+    lost: int | None = None
 
     @property
     def earned(self):
-        return 0 if self.hint else self.points
+        return self.points - (self.points if self.lost is None else self.lost) if self.hint else self.points
 
 
 def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=None):
@@ -45,11 +52,56 @@ def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=Non
     isolated_tree: a tree to try first, in which only the modules with this exercise are the learner's.
     seed: an int from which the checks draw their arrays.
     """
+    session.use(exercise)
     substitutes = {"source": source, "names": names_below(exercise)}
     attempts = [(tree, substitutes), (tree, None)] if substitutes["names"] else [(tree, None)]
     if isolated_tree:
         attempts = [(isolated_tree, substitutes), *attempts]
-    return [_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts]
+    return _small_faults_once([_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts])
+
+
+def _small_faults_once(results):
+    """The results, in which small faults cost one point in all."""
+    small = [result for result in results if result.lost]
+    return [replace(result, lost=0) if result in small[1:] else result for result in results]
+
+
+def grade_own(exercise, session, root=ROOT, seed=0):
+    """Grade an exercise of the edition in the folder root as it is graded where it is handed in.
+
+    That is in a fresh process, and with the modules that are not exercises as they were given.
+    """
+    session.restart()
+    given = given_files(root, "cs231n/*.py")
+    if not given:
+        return grade(exercise, session, root, seed=seed)
+    own = {file.relative_to(root).as_posix(): file.read_bytes() for file in sorted((root / "cs231n").rglob("*.py"))}
+    new = {name: content for name, content in own.items() if name not in given}
+    with tempfile.TemporaryDirectory(prefix="cs231n-") as folder:
+        trees = []
+        for name, files in (("whole", with_exercises()), ("isolated", exercise.files)):
+            mine = {name: content for name, content in own.items() if name in files}
+            trees.append(_write_tree(Path(folder, name), {**given, **new, **mine, "cs231n/__init__.py": b""}))
+        return grade(exercise, session, trees[0], seed=seed, isolated_tree=trees[1])
+
+
+def with_exercises():
+    """The files in which there are exercises: of those that are given, these count where they are handed in."""
+    return {file for exercise in read()[0].values() for file in exercise.files}
+
+
+def edited(root=ROOT):
+    """The given modules that the learner has changed, in vain: names such as cs231n/utils.py."""
+    given = given_files(root, "cs231n/*.py")
+    names = sorted(given.keys() - with_exercises())
+    return [name for name in names if not (root / name).exists() or (root / name).read_bytes() != given[name]]
+
+
+def _write_tree(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def names_below(exercise):
@@ -66,7 +118,7 @@ def _grade_part(exercise, part, session, attempts, seed):
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
             session.load(tree, substitutes)
-            with _one_torch_thread():
+            with _one_torch_thread(), small_faults() as faults:
                 check(Learner(session, rng))
             failures.clear()
             break
@@ -78,7 +130,8 @@ def _grade_part(exercise, part, session, attempts, seed):
             failures.append(Wrong(f"the result is not what the docstring promises: {error}"))
     seconds = time.perf_counter() - start
     if not failures:
-        return Result(part, exercise.parts[part], seconds=seconds)
+        hint = printable(faults[0]) if faults else ""
+        return Result(part, exercise.parts[part], hint, seconds=seconds, lost=1 if faults else None)
     shown = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
     hint = printable(shown) or "it failed without a message"  # an empty hint would mean that it is right
     return Result(part, exercise.parts[part], hint, getattr(shown, "open", False), seconds)
@@ -116,11 +169,18 @@ def table(graded):
             continue
         for result in results:
             if result.hint:
-                yield from _indented(f"{result.part} ({result.points}): {result.hint}")
+                points = f"{result.earned} of {result.points}" if result.earned else result.points
+                yield from _indented(f"{result.part} ({points}): {result.hint}")
         if earned and (others := ", ".join(used for used in exercise.uses if used in known - full)):
             yield from _indented(f"checked with correct functions for {others}, where yours are not right yet")
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
     yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
+
+
+def notes():
+    """The lines below a report that say which changes do not count."""
+    if names := edited():
+        yield from _indented(f"{', '.join(names)}: changes there do not count: these files are used as given")
 
 
 def _indented(text):
@@ -160,10 +220,8 @@ def main(argv=None):
     with Session() as session:
         if any(map(names_below, exercises)):
             session.prepare(SUBSTITUTES)
-        graded = {
-            exercise: grade(exercise, session, HERE.parent, seed=args.seed) for exercise in _with_progress(exercises)
-        }
-    print("\n".join(table(graded)))
+        graded = {exercise: grade_own(exercise, session, seed=args.seed) for exercise in _with_progress(exercises)}
+    print("\n".join([*table(graded), *notes()]))
     if args.json:
         args.json.write_text(json.dumps(gradescope(graded), indent=1) + "\n", encoding="utf-8")
 

@@ -15,15 +15,17 @@ from grading.child import decode, encode, handle_of, lines_of
 HERE = Path(__file__).parent
 LONGEST_ANSWER, MOST_VALUES = 1 << 24, 100_000  # bytes, and numbers, texts and lists (an array is one text)
 LONGEST_START = 300  # seconds
+ABOUT_ARGUMENTS = "ValueError", "IndexError", "KeyError", "TypeError", "AxisError", "LinAlgError"  # often
+CHILD = [sys.executable, "-I", str(HERE / "child.py")]
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class Failed(Exception):
     """The learner's code raised an error of type kind, or did not answer.  open: the exercise is not written yet."""
 
-    def __init__(self, kind, text, place=""):
-        super().__init__(kind, text, place)
-        self.kind, self.text, self.place = kind, text, place
+    def __init__(self, kind, text, place="", given=""):
+        super().__init__(kind, text, place, given)
+        self.kind, self.text, self.place, self.given = kind, text, place, given
         self.open = kind == "NotImplementedError" and "is open" in text
 
     def __str__(self):
@@ -32,7 +34,8 @@ class Failed(Exception):
         error = f"{self.kind}: {self.text}" if self.text else self.kind
         place = f", in {self.place}" if self.place else ""
         written_to = ". Likely mistake: it writes to an array that was passed to it" if "read-only" in self.text else ""
-        return error + place + written_to
+        given = f" (called with {self.given})" if self.given and self.kind in ABOUT_ARGUMENTS else ""
+        return error + place + given + written_to
 
 
 class NotStarted(Exception):
@@ -42,18 +45,31 @@ class NotStarted(Exception):
 class Session:
     """A process that runs the package in a folder, at most until its deadline.
 
-    command: starts the process (default: this Python runs child.py).  seconds: how long a check may take.
+    command: starts the process (default: this Python runs child.py).  seconds: how long an exercise may take.
     right: the session of the correct functions, which answers what stubs in this one ask (default: one like this).
     """
 
     def __init__(self, command=None, seconds=60, right=None):
-        self.command = command or [sys.executable, "-I", str(HERE / "child.py")]
+        self.command, self.exercise, self.kind, self.end = command, None, "numpy", None
         self.seconds, self.process, self.ready, self.right, self.stubs = seconds, None, False, right, ()
         self.deadline = time.monotonic() + seconds
 
     def begin(self):
-        """Give the next check its time."""
-        self.deadline = time.monotonic() + self.seconds
+        """Give the next check its time: what is left of that of the exercise, and at least a tenth of it."""
+        now = time.monotonic()
+        self.end = self.end or now + self.seconds
+        self.deadline = max(self.end, now + self.seconds / 10)
+
+    def use(self, exercise):
+        """Run code for this exercise from now on.  Those in PyTorch have a process of another kind."""
+        kind = "torch" if exercise.notebook == 5 else "numpy"
+        if kind != self.kind:
+            self._end()
+        self.exercise, self.kind, self.end = exercise.id, kind, None
+
+    def restart(self):
+        """Let the next request start a fresh process, since what ran so far may have changed NumPy's settings."""
+        self._end()
 
     def load(self, tree, substitutes=None):
         """Use cs231n from the folder tree.
@@ -63,10 +79,11 @@ class Session:
         """
         self.stubs = tuple(substitutes["names"]) if substitutes else ()
         if self.stubs:
-            self.right = self.right or Session(seconds=self.seconds)
+            self.right = self.right or Session(CHILD, self.seconds)
             with contextlib.suppress(Failed):  # it has ended, and starts again when it is asked for a function
                 self._of_right(self.right._use, do="serve", source=substitutes["source"])
-        self._use(do="load", tree=str(tree), stubs=self.stubs, drivers=str(HERE / "drivers.py"))
+        drivers = str(HERE / "drivers.py")
+        self._use(do="load", tree=str(tree), stubs=self.stubs, drivers=drivers, exercise=self.exercise)
 
     def _use(self, **request):
         """Send the request that says which folder to use, now or when the process starts."""
@@ -76,7 +93,7 @@ class Session:
 
     def prepare(self, source):
         """Start the process of the correct functions in source, and do not wait: with PyTorch it takes a second."""
-        self.right = Session(seconds=self.seconds)
+        self.right = Session(CHILD, self.seconds)
         self.right._use(do="serve", source=source)
         self.right._launch()
 
@@ -100,8 +117,8 @@ class Session:
             self._end()
             raise
         if "error" in answer:
-            kind, text, place = (printable(answer.get(name, "")) for name in ("error", "text", "place"))
-            raise Failed(kind or "an error without a name", text, place)
+            kind, *others = (printable(answer.get(name, "")) for name in ("error", "text", "place", "given"))
+            raise Failed(kind or "an error without a name", *others)
         return answer
 
     def _answer(self):
@@ -159,7 +176,7 @@ class Session:
     def _launch(self):
         """Start the process, and write what it can do before any of a learner's code runs."""
         self.process = subprocess.Popen(
-            self.command,
+            self.command or [*CHILD, self.kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -21,6 +21,7 @@ from nbclient.exceptions import CellExecutionError
 from grading.exercises import Exercise, choose, read
 from grading.grade import grade, gradescope, main, table
 from grading.instructor import cut_code, cut_notebooks, student
+from grading.merge import read_notebook
 from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
@@ -225,6 +226,19 @@ def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     assert "(2 points)" in sources["exercise-1-1"]
 
 
+def test_a_notebook_that_colab_saved_is_cut_as_well():
+    cells = [nbformat.v4.new_markdown_cell("## 1.1 A section"), nbformat.v4.new_code_cell("a = 1")]
+    saved = json.loads(nbformat.writes(nbformat.v4.new_notebook(cells=cells)))
+    for i, cell in enumerate(saved["cells"]):
+        cell["metadata"] = {"id": f"x{i}"}
+        del cell["id"]
+    saved |= {"nbformat_minor": 0, "metadata": {"colab": {"provenance": []}}}
+    exercise = Exercise("1.1", "One", "1.1", {"layers.one": "1"}, "layers", {"one": 2})
+    cut = cut_notebooks.cut(read_notebook(b"\xef\xbb\xbf" + json.dumps(saved).encode()), [exercise])
+    assert cut.metadata.kernelspec.name == "python3"
+    assert [cell.id for cell in cut.cells][-2:] == ["grade-1-1", "x1"]
+
+
 @pytest.mark.parametrize(
     ("tag", "lacks"), [("derivation", "no numbered step"), ("question", r"no paragraph .* \*Question")]
 )
@@ -368,11 +382,12 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     }  # fmt: skip
     targets = subprocess.run(["make", "help"], cwd=edition, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
-        "help", "install", "lab", "get-data", "test", "grade", "train", "clean",
+        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
-        "__init__.py", "checks", "child.py", "drivers.py", "exercises.py", "exercises.toml", "expect.py", "grade.py",
-        "magic.py", "session.py", "substitutes.py",
+        "__init__.py", "checks", "child.py", "drivers.py", "exercises.py", "exercises.toml", "expect.py", "given.py",
+        "given.zip", "grade.py", "magic.py", "merge.py", "reset.py", "rules.py", "session.py", "substitutes.py",
+        "update.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)

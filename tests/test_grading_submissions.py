@@ -1,14 +1,15 @@
 """The instructor's grader: what submissions try costs them their own points at most, and no other's."""
 
+import contextlib
 import csv
 import json
-import os
+import pkgutil
 import re
+import shutil
 import sys
 import textwrap
 import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,16 @@ from grading.checks import layers
 from grading.exercises import read
 from grading.expect import expect
 from grading.grade import grade as grade_tree
-from grading.instructor import sandbox, submissions
+from grading.instructor import reports, sandbox, submissions, workers
 from grading.instructor.cut_code import solution
-from grading.instructor.handed_in import read_submissions
 from grading.instructor.submissions import grade_submissions, write_references
-from grading.session import Failed, Session
+from grading.session import Failed, NotStarted, Session
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
 REFERENCE = {file.stem: file.read_text() for file in (ROOT / "cs231n").glob("*.py")}
 MEMORY = (1 << 30) + 4321  # bytes; by this number the tests find the processes that they started
+pytestmark = pytest.mark.usefixtures("one_reader")
 whole = pytest.mark.skipif(bool(sandbox.not_enforced()), reason="needs Landlock and seccomp")
 
 
@@ -43,6 +44,7 @@ def hand_in(folder, name, **modules):
     """Write a submission: the reference, but for these modules."""
     (folder / name / "cs231n").mkdir(parents=True)
     for module, source in {**REFERENCE, **modules}.items():
+        (folder / name / f"cs231n/{module}.py").parent.mkdir(parents=True, exist_ok=True)
         (folder / name / f"cs231n/{module}.py").write_text(source)
 
 
@@ -61,12 +63,30 @@ def grade(folder, *ids, seconds=3):
         return {row["student"]: row for row in csv.DictReader(file)}, out
 
 
-@pytest.fixture(scope="module")
-def in_threads():
+@contextlib.contextmanager
+def threads():
     """Start no workers, each of which imports PyTorch again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(submissions, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
+        patch.setattr(workers, "Worker", WorkerHere)
         yield
+
+
+@pytest.fixture
+def in_threads():
+    with threads():
+        yield
+
+
+class WorkerHere:
+    """A worker without a process of its own."""
+
+    def call(self, function, *args, seconds):
+        return pkgutil.resolve_name(function)(*args)
+
+    def stop(self):
+        pass
+
+    close = stop
 
 
 # --- attacks in affine_forward, exercise 1.1; momentum, 1.11, is graded all the same ---
@@ -87,7 +107,7 @@ ATTACKS = {  # each replaces affine_forward and earns nothing.  What could harm 
     "thread": "import threading; threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()\nRIGHT",
     "torch": "import torch; return torch.addmm(*map(torch.tensor, (b, x.reshape(len(x), -1), w))).numpy(), (x, w, b)",
     "torch-behind-the-guard": "import sys; sys.meta_path[:] = sys.meta_path[2:]; import torch\nRIGHT",
-    "scipy": "from scipy.linalg import blas\nRIGHT",
+    "scipy": "from scipy.linalg import blas\nout = blas.dgemm(1, x.reshape(len(x), -1), w)\nRIGHT",
     "the-reference's-file": f"""
         names = {{}}
         exec(open({str(ROOT / "cs231n/layers.py")!r}).read(), names)
@@ -221,7 +241,7 @@ def test_what_is_right_earns_its_points_whatever_else_it_tries(attacked, name):
         ("infinite-loop", "it took more than 3 s, and was stopped"),
         ("memory-of-100-gb", "MemoryError"),
         ("torch", "exercise 1.1 has to be written in NumPy alone, without torch, in layers.py"),
-        ("os-exit", "the process ended: status 0"),
+        ("os-exit", "SystemExit: it ends the program, with status 0: remove exit(), sys.exit() or os._exit()"),
         ("error-without-a-name", "an error without a name"),
     ],
 )
@@ -299,6 +319,13 @@ BENEATH = {  # in place of a module: what 1.1 and 1.2, in layers, and 1.5, in la
         },
         (3, 2, 2),
     ),
+    "an-exercise-that-leans-on-an-own-subpackage": (
+        {
+            "own/deep/größe": "import numpy as np\ndef clipped(x):\n    return np.maximum(x, 0)\n",
+            "layers": with_body("layers.relu_forward", "from .own.deep.größe import clipped\nreturn clipped(x), x"),
+        },
+        (3, 2, 2),
+    ),
     "an-exercise-that-leans-on-another-of-its-own": (
         {
             "layers": with_body("layers.svm_loss", "return 'own', None"),
@@ -317,7 +344,7 @@ BENEATH = {  # in place of a module: what 1.1 and 1.2, in layers, and 1.5, in la
 
 
 @pytest.fixture(scope="module")
-def beneath(tmp_path_factory, in_threads):
+def beneath(tmp_path_factory):
     folder = tmp_path_factory.mktemp("modules") / "submissions"
     folder.mkdir()
     for name, (modules, _) in BENEATH.items():
@@ -329,7 +356,8 @@ def beneath(tmp_path_factory, in_threads):
         (edited / file).write_text(
             "affine_forward = affine_backward = expect = require = lambda *args, **kwargs: None\n"
         )
-    return grade(folder, "1.1", "1.2", "1.5")
+    with threads():
+        return grade(folder, "1.1", "1.2", "1.5")
 
 
 @whole
@@ -342,88 +370,6 @@ def test_a_module_that_fails_fails_its_own_exercises_alone(beneath, name):
 def test_edited_tests_and_checks_are_ignored(beneath):
     row = beneath[0]["edited-tests"]
     assert (row["1.1"], row["1.2"], row["1.5"]) == ("0", "2", "2")
-
-
-# --- reading what was handed in ---
-
-
-def submitted(folder):
-    found, others = read_submissions(folder, folder / "out")
-    return {submission.file: submission for submission in found}, others
-
-
-def test_of_a_submission_its_modules_are_read_wherever_they_lie(tmp_path):
-    hand_in(tmp_path, "anna lee")
-    hand_in(tmp_path / "bob", "deep/er")
-    hand_in_zip(tmp_path, "carl")
-    (tmp_path / "bob/cs231n").mkdir()
-    (tmp_path / "bob/cs231n/readme.py").write_text("")
-    (tmp_path / "notes.txt").write_text("")
-    (tmp_path / "out").mkdir()
-    (tmp_path / ".git").mkdir()
-    found, others = submitted(tmp_path)
-    assert [submission.name for submission in found.values()] == ["anna_lee", "bob", "carl"]
-    assert others == ["notes.txt"]
-    modules = {f"{name}.py": source.encode() for name, source in REFERENCE.items() if name != "__init__"}
-    assert all(submission.modules == modules for submission in found.values())
-
-
-def test_names_are_fit_for_files_and_tables(tmp_path):
-    for name in ("=1+1;x", "-x", "a/..".replace("/", "∕"), "Same", "same", "x" * 200, "\udcff"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "same.zip").write_bytes(b"")
-    names = [submission.name for submission in submitted(tmp_path)[0].values()]
-    assert len({name.casefold() for name in names}) == len(names) == 8
-    assert all(re.fullmatch(r"\w[\w.+@-]{0,90}", name) for name in names)
-
-
-def test_links_are_not_followed(tmp_path):
-    hand_in(tmp_path, "anna")
-    layers = tmp_path / "anna/cs231n/layers.py"
-    layers.unlink()
-    layers.symlink_to(ROOT / "cs231n/layers.py")
-    os.mkfifo(tmp_path / "anna/cs231n/pipe.py")
-    (tmp_path / "bob").mkdir()
-    (tmp_path / "bob/cs231n").symlink_to(ROOT / "cs231n")
-    found, _ = submitted(tmp_path)
-    assert found["anna"].notes == ["layers.py is left out: it is not a file", "pipe.py is left out: it is not a file"]
-    assert {"layers.py", "pipe.py"}.isdisjoint(found["anna"].modules)
-    assert not found["bob"].modules
-    assert "no folder cs231n" in found["bob"].notes[0]
-
-
-def test_a_zip_that_leads_out_of_itself_is_harmless(tmp_path):
-    hand_in_zip(tmp_path, "anna")
-    with zipfile.ZipFile(tmp_path / "anna.zip", "a") as zipped:
-        for name in ("../cs231n/layers.py", "/cs231n/layers.py", "hw/../../cs231n/optim.py", "..\\cs231n\\layers.py"):
-            zipped.writestr(name, "evil")
-        link = zipfile.ZipInfo("hw/cs231n/link.py")
-        link.external_attr = 0o120777 << 16
-        zipped.writestr(link, str(ROOT / "cs231n/layers.py"))
-    with zipfile.ZipFile(tmp_path / "bob.zip", "w") as zipped:
-        for name in ("../cs231n/layers.py", "/cs231n/layers.py"):
-            zipped.writestr(name, "evil")
-    before = set(tmp_path.parent.rglob("*"))
-    found, _ = submitted(tmp_path)
-    submission = found["anna.zip"]
-    assert set(tmp_path.parent.rglob("*")) == before
-    assert submission.modules["layers.py"] == REFERENCE["layers"].encode()
-    assert b"evil" not in submission.modules.values()
-    assert submission.notes == ["link.py is left out: it is not a file"]
-    assert not found["bob.zip"].modules
-
-
-def test_a_zip_bomb_does_not_go_off(tmp_path):
-    hand_in_zip(tmp_path, "large", layers="#" * 30_000_000)
-    with zipfile.ZipFile(tmp_path / "many.zip", "w") as zipped:
-        for i in range(300):
-            zipped.writestr(f"cs231n/m{i}.py", "")
-    (tmp_path / "broken.zip").write_bytes((tmp_path / "many.zip").read_bytes()[:-30])
-    found, _ = submitted(tmp_path)
-    assert found["large.zip"].notes == ["layers.py is left out: it has more than 1048576 bytes"]
-    assert "optim.py" in found["large.zip"].modules
-    assert len(found["many.zip"].modules) == 100
-    assert found["broken.zip"].notes == ["it could not be read: File is not a zip file"]
 
 
 # --- the run ---
@@ -446,9 +392,9 @@ def test_finished_students_are_not_graded_again(tmp_path, capsys, in_threads):
     first = (out / "anna.txt").read_text()
     hand_in(folder, "carl", layers=with_body("layers.relu_forward", "return x, x"))
     (out / "anna.txt").write_text("kept")
-    submissions.main([*command[:-1], "8"])
+    submissions.main(command[:-2])
     assert (out / "anna.txt").read_text() == "kept"
-    assert "seed 8" in (out / "carl.txt").read_text()
+    assert "seed 7" not in (out / "carl.txt").read_text()
     assert [row.split(",")[:2] for row in (out / "grades.csv").read_text().splitlines()[1:]] == [
         ["anna", "2"],
         ["bob", "0"],
@@ -478,13 +424,64 @@ def test_an_error_of_the_grader_itself_costs_nobody_points(tmp_path, capsys, mon
     with monkeypatch.context() as patch:
         patch.setattr(submissions, "grade_one", disk_is_full)
         assert submissions.main([str(folder), "--exercises", "1.2"]) == 1
-    assert "'anna' has no report" in capsys.readouterr().err
+    assert (
+        "'anna' has no report, since the grader itself failed: exercise 1.2: no space left" in capsys.readouterr().err
+    )
     assert not report.exists()
     assert submissions.main([str(folder), "--exercises", "1.2"]) == 0
     assert report.exists()
 
 
-def test_what_is_handed_in_anew_is_graded_anew(tmp_path, in_threads):
+def test_a_process_that_does_not_start_is_the_graders_fault(tmp_path):
+    with pytest.raises(NotStarted, match="a process of the grader's did not start"):
+        grade_tree(EXERCISES["1.2"], Session(["/nowhere/python"]), tmp_path)
+
+
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch):
+    folder, out = tmp_path / "class", tmp_path / "class-grades-1.2"
+    for name in ("anna", "zoe"):
+        hand_in(folder, name)
+    (out / "anna.txt").mkdir(parents=True)
+    monkeypatch.setattr(submissions, "GRADE_ONE", "children:all_right")
+    assert submissions.main([str(folder), "--exercises", "1.2"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if "no report" in line]
+    assert line.startswith("'anna' has no report, since the grader itself failed: its report was not written: [Errno")
+    assert (out / "grades.csv").read_text().splitlines()[1:] == ["zoe,2,2,2,"]
+    (out / "anna.txt").rmdir()
+    (out / "grades.csv").unlink()
+    (out / "grades.csv").mkdir()
+    assert submissions.main([str(folder), "--exercises", "1.2"]) == 1
+    assert "grades.csv was not written: [Errno" in capsys.readouterr().err
+    (out / "grades.csv").rmdir()
+    assert submissions.main([str(folder), "--exercises", "1.2"]) == 0
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys):
+    (tmp_path / "class").mkdir()
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(SystemExit):
+        submissions.main([str(tmp_path / "class"), "--out", str(tmp_path / "out/deeper")])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_worker_that_dies_fails_one_exercise_of_one_submission(tmp_path, capsys, monkeypatch):
+    folder, out = tmp_path / "class", tmp_path / "class-grades-1.1-1.2"
+    for name in ("anna", "eve", "zoe"):
+        hand_in(folder, name, own="")
+    (folder / "eve/cs231n/own.py").write_text("kill")
+    monkeypatch.setattr(submissions, "GRADE_ONE", "children:killed_in_exercise_1_2")
+    assert submissions.main([str(folder), "--exercises", "1.1", "1.2", "--jobs", "2"]) == 0
+    assert [row.split(",")[:3] for row in (out / "grades.csv").read_text().splitlines()[1:]] == [
+        ["anna", "3", "2"],
+        ["eve", "3", "0"],
+        ["zoe", "3", "2"],
+    ]
+    assert "the process that checked it was lost: its process was ended by SIGKILL" in (out / "eve.txt").read_text()
+    assert capsys.readouterr().err.count("'eve', exercise 1.2: the process that checked it was lost") == 2
+
+
+def test_what_is_handed_in_again_is_graded_again(tmp_path, in_threads):
     folder, grades = tmp_path / "class", tmp_path / "class-grades-1.2/grades.csv"
     folder.mkdir()
     for body, points in (("return x, x", "1"), ("return np.maximum(x, 0), x", "2")):
@@ -494,9 +491,48 @@ def test_what_is_handed_in_anew_is_graded_anew(tmp_path, in_threads):
 
 
 @pytest.mark.parametrize(
+    "file", ["grading/checks/layers.py", "grading/expect.py", "grading/exercises.toml", "cs231n/layers.py"]
+)
+def test_a_report_knows_the_sources_that_it_depends_on(tmp_path, monkeypatch, file):
+    for folder in ("grading", "cs231n"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    monkeypatch.setattr(reports, "HERE", tmp_path / "grading")
+    before = reports._sources.__wrapped__()
+    assert before == reports._sources.__wrapped__()
+    (tmp_path / file).write_text((tmp_path / file).read_text() + "\n")
+    assert before != reports._sources.__wrapped__()
+
+
+def test_a_stale_grade_is_not_kept(tmp_path, monkeypatch):
+    folder, report = tmp_path / "class", tmp_path / "class-grades-1.2/anna.json"
+    hand_in(folder, "anna")
+    command, before = [str(folder), "--exercises", "1.2", "--jobs", "1"], None
+    monkeypatch.setattr(submissions, "GRADE_ONE", "children:all_right")
+
+    def is_kept():
+        nonlocal before
+        submissions.main(command)
+        before, last = report.read_bytes(), before
+        return before == last
+
+    assert not is_kept()
+    assert is_kept()
+    command += ["--seed", "5"]
+    assert not is_kept()
+    assert is_kept()
+    command += ["--seconds", "61"]
+    assert not is_kept()
+    monkeypatch.setattr(reports, "_sources", lambda: "another grader's")
+    assert not is_kept()
+    (folder / "anna").rename(folder / " anna")  # has the same report's name
+    assert not is_kept()
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["nowhere"], "expected a folder of submissions, got 'nowhere'"),
+        ([""], "expected a folder of submissions, got ''"),
         ([".", "--exercises", "9"], "expected one of 1.1"),
         ([".", "--jobs", "0"], "expected a number above 0, got 0"),
         ([".", "--seconds", "much"], "invalid number value: 'much'"),
@@ -508,11 +544,34 @@ def test_wrong_arguments_are_named(capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
-def test_what_is_not_enforced_is_said_once(tmp_path, capsys, monkeypatch):
+NOT_ENFORCED = "this system does not keep submissions from the network; --unsandboxed grades without that"
+
+
+def test_without_the_sandbox_nothing_is_graded(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sandbox, "not_enforced", lambda: ["the network"])
-    (tmp_path / "class").mkdir()
-    submissions.main([str(tmp_path / "class"), "--exercises", "1.2", "--jobs", "1"])
-    assert capsys.readouterr().err.count("this system does not keep submissions from the network") == 1
+    hand_in(tmp_path / "class", "anna")
+    with pytest.raises(SystemExit) as stopped:
+        submissions.main([str(tmp_path / "class"), "--exercises", "1.2"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"python -m grading.instructor.submissions: error: {NOT_ENFORCED}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["class"]
+
+
+def test_a_grade_without_the_sandbox_says_so(tmp_path, monkeypatch, in_threads):
+    monkeypatch.setattr(sandbox, "not_enforced", lambda: ["the network"])
+    hand_in(tmp_path / "class", "anna")
+    (tmp_path / "class/bob").mkdir()
+    command, out = [str(tmp_path / "class"), "--exercises", "1.2"], tmp_path / "class-grades-1.2"
+    assert submissions.main([*command, "--unsandboxed"]) == 0
+    note = "graded without a sandbox: nothing kept it from the network"
+    for name in ("anna", "bob"):
+        assert note in (out / f"{name}.txt").read_text()
+        assert note in json.loads((out / f"{name}.json").read_text())["extra_data"]["notes"]
+    assert (out / "grades.csv").read_text().count(note) == 2
+    monkeypatch.undo()
+    if not sandbox.not_enforced():
+        assert submissions.main(command) == 0
+        assert "sandbox" not in (out / "grades.csv").read_text()
 
 
 # --- what an exercise's process can read ---

@@ -113,6 +113,20 @@ def write_script(path, script):
 
 
 @needs_make
+@pytest.mark.parametrize(
+    "name",
+    ["Assignment 2 (1)", "it's [b]*", 'a "$HOME" `id`; #x', "-x", "größe\\n", ""],
+    ids=lambda name: name or "none",
+)
+def test_the_folder_of_submissions_reaches_the_grader_whole(copy, name):
+    write_script(copy / VENV_PYTHON, '[ "$1" = -c ] && exit 0\nprintf "<%s>\\n" "$@"')
+    (copy / ".venv/.set-up").write_text(f"{os.path.realpath(copy)}\n")
+    done = make("-s", "grade-submissions", folder=copy, SUBMISSIONS=name, GRADE_ARGS="--jobs 4 --exercises 1")
+    arguments = ["-m", "grading.instructor.submissions", "--jobs", "4", "--exercises", "1", "--", name]
+    assert done.stdout.splitlines() == [f"<{argument}>" for argument in arguments]
+
+
+@needs_make
 def test_make_alone_explains_every_target():
     done = make()
     assert done.returncode == 0

@@ -81,9 +81,13 @@ def _check_conv_forward(learner, layer, cases):
 
 
 def _check_conv_backward(learner, kind, cases, names):
-    """Check the gradients in names.  All forward passes come first: a cache must last until its own backward."""
+    """Check the gradients in names.  All forward passes come first: a cache must last until its own backward.
+
+    conv_param has both entries, since backward promises nothing about absent ones.
+    """
     module = learner.conv_layers if kind == "naive" else learner.fast_layers
     layer, backward = getattr(module, f"conv_forward_{kind}"), getattr(module, f"conv_backward_{kind}")
+    cases = [(*shapes, {"stride": 1, "pad": 0} | conv_param, dtype) for *shapes, conv_param, dtype in cases]
     runs = [(*run, forward(layer, *run[0], dict(run[1]))) for run in _convs(learner, cases)]
     for arrays, conv_param, case, (_, cache) in runs:
         dout = draw_dout(learner, conv, arrays, conv_param)

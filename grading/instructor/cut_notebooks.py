@@ -14,6 +14,10 @@ import re
 import nbformat
 from nbconvert.preprocessors import ClearOutputPreprocessor
 
+PYTHON = {  # what a notebook's metadata say, unless they are lost, as in Colab
+    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    "language_info": {"name": "python"},
+}
 DERIVATION, ANSWER = "*Your derivation:*", "*Your answer:*"
 SET_UP = "%load_ext autoreload\n%autoreload 2\n%load_ext grading"
 SET_UP_WORDS = """\
@@ -44,7 +48,7 @@ def cut(notebook, exercises):
     for cell in cells:
         cell.metadata = {}
     notebook.cells = cells
-    notebook.metadata = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
+    notebook.metadata = {name: notebook.metadata.get(name, PYTHON[name]) for name in PYTHON}
     notebook, _ = ClearOutputPreprocessor(enabled=True).preprocess(notebook, {})
     nbformat.validate(notebook)
     return notebook

@@ -2,7 +2,8 @@
 
 The process reads only what it needs and writes nothing.  It starts no process and no thread, reaches no network and no
 other process, and its time and memory are limited.  Linux enforces this with Landlock and seccomp, even for root; where
-they are missing, as on macOS, only the POSIX limits and the import guard remain, and `not_enforced` says so.
+they are missing, as on macOS, it does not start, unless the instructor asked for a process without them, which only the
+POSIX limits and `grading.rules` restrict.
 
 Landlock: https://docs.kernel.org/userspace-api/landlock.html.  seccomp: `man 2 seccomp`, and the kernel's headers
 linux/bpf_common.h (instructions), linux/seccomp.h (what they read and return) and linux/audit.h (machines).
@@ -11,7 +12,6 @@ linux/bpf_common.h (instructions), linux/seccomp.h (what they read and return) a
 import contextlib
 import ctypes
 import errno
-import importlib.abc
 import importlib.util
 import json
 import os
@@ -24,7 +24,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-GRADING = Path(__file__).parents[1]  # holds child.py and drivers.py
+GRADING = Path(__file__).parents[1]  # holds child.py, drivers.py and rules.py
 PACKAGES = ("numpy", "numpy.libs", "threadpoolctl", "tqdm", "filelock")  # all that the NumPy core imports
 BESIDE_TORCH = (
     "cs231n",
@@ -66,11 +66,11 @@ exit 60 93, exit_group 231 94
 MACHINES = {"x86_64": (0, 0xC000003E, 72), "aarch64": (1, 0xC00000B7, 25)}  # column of CALLS, AUDIT_ARCH_*, fcntl
 
 
-def command(exercise, folders, seconds, memory):
+def command(exercise, folders, seconds, memory, unsandboxed=False):
     """The command that starts the process for an exercise, as a list.
 
     folders: which it may read in addition; seconds: the time that the grader allows; memory: bytes, in addition to
-    those in use when the learner's code starts.
+    those in use when the learner's code starts; unsandboxed: whether to go on without Landlock or seccomp.
     """
     settings = {
         "exercise": exercise.id,
@@ -79,6 +79,7 @@ def command(exercise, folders, seconds, memory):
         "folders": list(map(str, folders)),
         "seconds": 2 * int(seconds) + 5,  # of processor time; the grader's own limit, on the clock, comes first
         "memory": memory,
+        "unsandboxed": unsandboxed,
     }
     return [sys.executable, "-I", "-S", __file__, json.dumps(settings)]
 
@@ -89,7 +90,7 @@ def _readable(sites, torch):
         yield from (path for path in Path(folder).iterdir() if path.name not in ("site-packages", "dist-packages"))
     for folder in map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", f"{sys.base_prefix}/lib")):
         yield from (path for path in folder.glob("*") if ".so" in path.name or "-linux-" in path.name)
-    yield from (GRADING / "drivers.py", "/etc/ld.so.cache", "/dev/urandom")
+    yield from (GRADING / "drivers.py", GRADING / "rules.py", "/etc/ld.so.cache", "/dev/urandom")
     yield from ("/proc/self/maps", "/proc/cpuinfo", "/sys/devices/system/cpu")
     for name in PACKAGES:
         yield from (Path(sites[0], name), Path(sites[0], f"{name}.py"))
@@ -150,9 +151,17 @@ def _limit(seconds, memory):
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
 
 
-def _give_up_privileges():
-    """End when the grader ends, drop the capabilities of root, and never gain any."""
+def _end_with_grader():
+    """Make the kernel end this process with the grader's.
+
+    Had the grader's ended before this call, the pipe would end here too: the grader sends no request that runs a
+    learner's code until it has read an answer to the first.
+    """
     _libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _give_up_privileges():
+    """Drop the capabilities of root, and never gain any."""
     this_process, no_capabilities = 0, bytes(24)
     _libc("capset", struct.pack("Ii", LINUX_CAPABILITY_VERSION_3, this_process), no_capabilities)
     _libc("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -217,21 +226,6 @@ def _filter(column, machine, fcntl):
     return [*program, unless_equal_skip(fcntl, len(asks_or_duplicates)), *asks_or_duplicates, refuse]
 
 
-class ImportGuard(importlib.abc.MetaPathFinder):
-    """Refuses the packages that an exercise has to do without; a hint can show the message."""
-
-    def __init__(self, exercise, torch):
-        self.exercise, self.torch = exercise, torch
-
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        library = top in sys.stdlib_module_names or top.startswith("_")
-        refused = top in BESIDE_TORCH[1:] if self.torch else not library and top not in ("cs231n", *PACKAGES)
-        if refused:
-            means = f"{'PyTorch' if self.torch else 'NumPy'} alone, without {top}"
-            raise ModuleNotFoundError(f"exercise {self.exercise} has to be written in {means}", name=top)
-
-
 def _child():
     """The module `child.py`, loaded by its path, since the package grading is not on sys.path here."""
     spec = importlib.util.spec_from_file_location("child", GRADING / "child.py")
@@ -243,6 +237,10 @@ def _child():
 
 def main():
     settings = json.loads(sys.argv[1])
+    if sys.platform == "linux":
+        _end_with_grader()
+    if (missing := not_enforced()) and not settings["unsandboxed"]:
+        sys.exit(f"this system does not keep submissions from {' or from '.join(missing)}")
     sites, torch = settings["sites"], settings["torch"]
     sys.path += dict.fromkeys(sites)
     sys.dont_write_bytecode = True
@@ -251,7 +249,6 @@ def main():
     if torch:
         importlib.import_module("torch")  # first, so that the limit on memory does not count its libraries
     read = [*settings["folders"], *_readable(sites, torch)]
-    sys.meta_path.insert(0, ImportGuard(settings["exercise"], torch))
     _limit(settings["seconds"], settings["memory"])
     if sys.platform == "linux":
         _give_up_privileges()
@@ -259,7 +256,7 @@ def main():
         _restrict_files(read, [*sites, *_library()])
     if _has_seccomp():
         _restrict_calls()
-    child.main()
+    child.main("torch" if torch else "numpy", settings["exercise"])
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ from pathlib import Path
 import nbformat
 
 from grading.exercises import read
+from grading.given import GIVEN
 from grading.instructor import cut_code, cut_notebooks
+from grading.merge import read_notebook
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
     *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
-    *(f"grading/{name}.py" for name in ("expect", "grade", "magic")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules", "given", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/checks/*.py"),
     *(
         f"tests/{name}.py"
@@ -63,7 +65,7 @@ def _write(out, root):
         if file.suffix in (".md", ".py"):
             _put(out / file.relative_to(edition), file.read_text(encoding="utf-8"))
 
-    notebooks = {file.name: nbformat.read(file, 4) for file in sorted((root / "notebooks").glob("*.ipynb"))}
+    notebooks = {file.name: read_notebook(file.read_bytes()) for file in sorted((root / "notebooks").glob("*.ipynb"))}
     for number, (name, notebook) in enumerate(notebooks.items(), start=1):
         mine = [exercise for exercise in exercises.values() if exercise.notebook == number]
         notebooks[name] = cut_notebooks.cut(notebook, mine)
@@ -80,6 +82,7 @@ def _write(out, root):
         project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]'),
     )
     _tidy(out)
+    zip_folder(out, out / GIVEN)
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
 

@@ -6,15 +6,13 @@ each exercise, with arrays from a fresh seed, in a process of its own that `grad
 """
 
 import argparse
+import contextlib
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,10 +20,14 @@ from tqdm import tqdm
 
 from grading.exercises import choose, read
 from grading.grade import HERE, Result, grade
-from grading.instructor import cut_code, sandbox
+from grading.instructor import cut_code, gradebooks, sandbox
 from grading.instructor.handed_in import read_submissions
-from grading.instructor.reports import earlier_tests, write_grades, write_report
+from grading.instructor.lifetimes import Stopped, stopped_by_signals, work_folder
+from grading.instructor.reports import earlier_tests, grades, write_grades, write_report
+from grading.instructor.workers import Lost, Pool
 from grading.session import ENVIRONMENT, Session
+
+GRADE_ONE = "grading.instructor.submissions:grade_one"
 
 # --- the reference, without solutions ---
 
@@ -60,20 +62,7 @@ def _below(exercise, exercises):
 # --- an exercise of a submission ---
 
 
-class ExerciseSession(Session):
-    """A session with a time limit for its exercise: each check has what is left of it, and at least a tenth of it."""
-
-    def __init__(self, command, seconds, right):
-        super().__init__(command, seconds, right)
-        self.end = None
-
-    def begin(self):
-        now = time.monotonic()
-        self.end = self.end or now + self.seconds
-        self.deadline = max(self.end, now + self.seconds / 10)
-
-
-def grade_one(exercise, modules, references, work, seed, seconds, memory):
+def grade_one(exercise, modules, references, work, seed, seconds, memory, unsandboxed=False):
     """Grade an exercise of a submission's modules in a process of its own, in the folder work.  Returns its results.
 
     That process can read the submission and the edition, and no solution.  The correct functions that the exercise uses
@@ -85,8 +74,8 @@ def grade_one(exercise, modules, references, work, seed, seconds, memory):
     with TemporaryDirectory(dir=work) as folder:
         whole = write_tree(Path(folder, "whole"), references[None], modules, written)
         isolated = write_tree(Path(folder, "isolated"), references[None], modules, exercise.files)
-        learners, right = (sandbox.command(exercise, [f], seconds, memory) for f in (folder, source))
-        with ExerciseSession(learners, seconds, Session(right, seconds)) as session:
+        learners, right = (sandbox.command(exercise, [f], seconds, memory, unsandboxed) for f in (folder, source))
+        with Session(learners, seconds, Session(right, seconds)) as session:
             return grade(exercise, session, whole, str(source), seed, isolated)
 
 
@@ -95,58 +84,114 @@ def write_tree(folder, reference, modules, files):
     shutil.copytree(reference, folder)
     for name, content in modules.items():
         if f"cs231n/{name}" in files or not (reference / "cs231n" / name).exists():
+            (folder / "cs231n" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "cs231n" / name).write_bytes(content)
     return folder
-
-
-def _start_worker():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, and the learner's process with it
 
 
 # --- all of them ---
 
 
-def grade_submissions(folder, out, exercises, seed, jobs=1, seconds=60, memory=2 << 30, again=False):
+def grade_submissions(
+    folder, out, exercises, seed=None, jobs=1, seconds=60, memory=2 << 30, again=False, unsandboxed=False, log=print
+):
     """Grade the submissions in a folder; write a report on each, and grades.csv, into the folder out.
 
-    A report that out already holds on the same files and exercises is kept, unless again.  seed: of the checks' arrays;
-    seconds and memory, in bytes: the limits of an exercise.  Returns the names of the files that are not submissions,
-    and a dict of the submissions without a report, because the grader itself failed, and why.
+    A report that out already holds on the same files and exercises, by the same grader, is kept, unless again.  seed:
+    of the checks' arrays (default: a fresh one); seconds and memory, in bytes: the limits of an exercise; unsandboxed:
+    whether to go on where the system does not enforce the sandbox; log: called with a line on what went wrong.
+    Returns the rows of grades.csv, a dict from a submission's file, and whether the grader itself failed at any
+    submission.  Raises ValueError where nothing can be graded here, OSError where a folder cannot be written.
     """
+    missing = sandbox.not_enforced()
+    if missing and not unsandboxed:
+        what = " or from ".join(missing)
+        raise ValueError(f"this system does not keep submissions from {what}; --unsandboxed grades without that")
     submissions, others = read_submissions(folder, out)
+    for name in others:
+        log(f"{name!r} is neither a folder nor a .zip, or is a link, and was left out")
+    for submission in submissions if missing else ():
+        submission.notes.append(f"graded without a sandbox: nothing kept it from {' or from '.join(missing)}")
     out.mkdir(parents=True, exist_ok=True)
-    todo = [s for s in submissions if again or not earlier_tests(out, s, exercises)]
-    graded, failed = {s.name: dict.fromkeys(exercises) for s in todo}, {}
-    for submission in todo:
-        if not submission.modules:
-            write_report(out, submission, {e: _failed(e, submission.notes[0]) for e in exercises}, seed)
-    work, pool = TemporaryDirectory(prefix="cs231n-"), ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
+    limits = seconds, memory, bool(missing)
+    run = Run(out, exercises, secrets.randbits(32) if seed is None else seed, limits, log)
+    kept = exercises, seed, limits
     try:
-        _try_sandbox(exercises, seconds, memory)
-        limits = write_references(Path(work.name), exercises), work.name, seed, seconds, memory
-        asked = [(submission, exercise) for submission in todo for exercise in exercises if submission.modules]
-        tasks = {pool.submit(grade_one, exercise, s.modules, *limits): (s, exercise) for s, exercise in asked}
+        run.grade([s for s in submissions if again or not earlier_tests(out, s, *kept)], jobs)
+    finally:
+        rows = grades(out, submissions, *kept)
+        unwritten = run.write_grades(rows)
+    for name, why in run.failures.items():
+        log(f"{name!r} has no report, since the grader itself failed: {why}; run it again")
+    return rows, bool(run.failures) or unwritten
+
+
+class Run:
+    """A run of the grader.  failures: why submissions have no report though it is not their fault, by their names."""
+
+    def __init__(self, out, exercises, seed, limits, log):
+        self.out, self.exercises, self.seed, self.limits, self.log = out, exercises, seed, limits, log
+        self.failures = {}
+
+    def grade(self, submissions, jobs):
+        """Grade submissions, jobs exercises at once."""
+        asked = []
+        for submission in submissions:
+            if submission.failed:
+                self.failures[submission.name] = submission.failed
+            elif not submission.modules:
+                self._report(submission, {e: _failed(e, "; ".join(submission.notes)) for e in self.exercises})
+            else:
+                asked += [(submission, exercise) for exercise in self.exercises]
+        with work_folder() as work, Pool(jobs) as pool:
+            _try_sandbox(self.exercises, *self.limits)
+            given = write_references(work, self.exercises), str(work), self.seed, *self.limits
+            tasks = {pool.submit(self._grade, s, exercise, given): (s, exercise) for s, exercise in asked}
+            self._collect(tasks, {submission.name: {} for submission in submissions})
+
+    def _collect(self, tasks, graded):
+        """Report on each submission as soon as its last exercise is graded."""
         for task in tqdm(as_completed(tasks), total=len(tasks), unit="exercise", disable=None):
             submission, exercise = tasks[task]
+            results = graded[submission.name]
             try:
-                graded[submission.name][exercise] = task.result()
-            except BrokenExecutor:
-                raise
+                results[exercise] = task.result()
             except Exception as error:  # it costs no points: there is no report, and the next run tries again
-                failed[submission.name] = f"exercise {exercise.id}: {error!r}"
-            if all(graded[submission.name].values()):
-                write_report(out, submission, graded[submission.name], seed)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        work.cleanup()
-        write_grades(out, submissions, exercises)
-    return others, failed
+                self.failures[submission.name] = f"exercise {exercise.id}: {error}"
+            if len(results) == len(self.exercises):
+                self._report(submission, {e: results[e] for e in self.exercises})
+
+    def _grade(self, worker, submission, exercise, given):
+        """Grade an exercise.  If the worker is lost, try again: another process may have used up the memory."""
+        seconds = 600 + 10 * self.limits[0]  # the exercise has limits of its own
+        for _ in range(2):
+            try:
+                return worker.call(GRADE_ONE, exercise, submission.modules, *given, seconds=seconds)
+            except Lost as error:
+                why = f"the process that checked it was lost: {error}"
+                self.log(f"{submission.name!r}, exercise {exercise.id}: {why}")
+        return _failed(exercise, why)
+
+    def _report(self, submission, graded):
+        try:
+            write_report(self.out, submission, graded, self.seed, self.limits)
+        except (OSError, ValueError) as error:
+            self.failures[submission.name] = f"its report was not written: {error}"
+
+    def write_grades(self, rows):
+        """Write grades.csv.  Returns whether that failed."""
+        try:
+            write_grades(self.out, rows, self.exercises)
+        except OSError as error:
+            self.log(f"grades.csv was not written: {error}")
+            return True
+        return False
 
 
-def _try_sandbox(exercises, seconds, memory):
+def _try_sandbox(exercises, seconds, memory, unsandboxed):
     """Raise ValueError if the sandbox does not start, as with a Python that needs files outside of its own folders."""
     for exercise in {e.notebook == 5: e for e in exercises}.values():
-        command = sandbox.command(exercise, [], seconds, memory)
+        command = sandbox.command(exercise, [], seconds, memory, unsandboxed)
         run = subprocess.run(command, input=b"", capture_output=True, env=ENVIRONMENT)
         if run.returncode:
             said = run.stderr.decode(errors="replace").strip()
@@ -161,7 +206,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m grading.instructor.submissions", description="Grade a folder of submissions."
     )
-    parser.add_argument("folder", type=Path, help="holds a folder or a .zip for each student, named after the student")
+    parser.add_argument("folder", help="holds a folder or a .zip for each student, named after the student")
     parser.add_argument("--out", type=Path, help="where the reports go (default: beside the folder, FOLDER-grades)")
     parser.add_argument("--exercises", nargs="+", default=[], metavar="2.3", help="or notebooks, 1 to 5 (default: all)")
     parser.add_argument("--jobs", type=_positive(int), default=os.cpu_count() or 1, help="how many at once")
@@ -169,27 +214,39 @@ def main(argv=None):
     parser.add_argument("--seconds", type=_positive(float), default=60, help="for an exercise (default: 60)")
     parser.add_argument("--memory", type=_positive(float), default=2, metavar="GiB", help="of it (default: 2)")
     parser.add_argument("--again", action="store_true", help="also grade submissions that already have a report")
+    parser.add_argument("--unsandboxed", action="store_true", help="grade, and mark each report, without a sandbox too")
+    parser.add_argument("--gradebook", type=Path, metavar="CSV", help="exported from Canvas or Moodle, to be filled in")
+    parser.add_argument("--column", help="the assignment's column there (default: the only one)")
     args = parser.parse_args(argv)
-    if not args.folder.is_dir():
-        parser.error(f"folder: expected a folder of submissions, got {str(args.folder)!r}")
-    folder = args.folder.resolve()
+    folder = Path(args.folder).resolve()
+    if not args.folder or not folder.is_dir():
+        parser.error(f"folder: expected a folder of submissions, got {args.folder!r}")
     out = args.out or folder.with_name("-".join([folder.name, "grades", *args.exercises]))
-    for missing in sandbox.not_enforced():
-        print(f"this system does not keep submissions from {missing}", file=sys.stderr)
+    sys.stdout.reconfigure(errors="backslashreplace")  # as on stderr: the names of folders may be of any kind
     try:
-        exercises = choose(args.exercises, read()[0])
-        limits = args.jobs, args.seconds, int(args.memory * (1 << 30)), args.again
-        others, failed = grade_submissions(args.folder, out, exercises, args.seed or secrets.randbits(32), *limits)
-    except ValueError as error:
-        parser.error(str(error))
-    except (KeyboardInterrupt, BrokenExecutor):
-        sys.exit("stopped: finished reports are kept, and the same command continues from there")
-    for name in others:
-        print(f"{name!r} is neither a folder nor a .zip, and was left out", file=sys.stderr)
-    for name, why in failed.items():
-        print(f"{name!r} has no report, since the grader itself failed at {why}; run it again", file=sys.stderr)
+        with stopped_by_signals():
+            return _main(args, folder, out)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except Stopped as stopped:
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            _say("stopped: finished reports are kept, and the same command continues from there")
+        return 128 + stopped.number
+
+
+def _main(args, folder, out):
+    exercises = choose(args.exercises, read()[0])
+    gradebook = gradebooks.read(args.gradebook, args.column) if args.gradebook else None
+    limits = args.jobs, args.seconds, int(args.memory * (1 << 30)), args.again, args.unsandboxed
+    rows, failed = grade_submissions(folder, out, exercises, args.seed, *limits, log=_say)
+    for line in gradebooks.write(out, rows, gradebook, args.column):
+        _say(line)
     print(f"{out} holds grades.csv and the reports")
-    return int(bool(failed))
+    return int(failed)
+
+
+def _say(line):
+    tqdm.write(line, file=sys.stderr)
 
 
 def _positive(kind):
