@@ -10,8 +10,7 @@ FIRST := notebooks/01_fully_connected_nets.ipynb
 unexport MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
-# OpenBLAS computes NumPy's matrix products.  Its idle threads sleep after 2^16 cycles; by default they spin for about
-# 20 ms, on a core that the next layer needs.
+# As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
 .PHONY: help install lab get-data test grade student grade-submissions mutants test-notebooks notebooks bench train lint clean

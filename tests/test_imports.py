@@ -1,6 +1,7 @@
 """The order of the house: a module imports from those below it, at the top of the file, and there is no circle."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -144,3 +145,22 @@ def test_import_cs231n_loads_no_torch_and_no_matplotlib():
     code = "import sys, cs231n; print({'torch', 'matplotlib', 'tqdm', 'filelock'} & sys.modules.keys())"
     child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert child.stdout == "set()\n"
+
+
+def test_importing_the_package_before_numpy_lets_idle_blas_threads_sleep():
+    """They would spin through the whole of each pause.  The median of five, as a new thread may start in the first."""
+    code = """
+import cs231n, time
+import numpy as np
+A, spent = np.ones((400, 400)), []
+for _ in range(5):
+    A @ A
+    start = time.process_time()
+    time.sleep(0.02)
+    spent.append(time.process_time() - start)
+print(sorted(spent)[2])
+"""
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+    env["OPENBLAS_NUM_THREADS"] = "2"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 0.005
