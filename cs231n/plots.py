@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from cs231n.arguments import check_count
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 
@@ -85,6 +87,7 @@ def smooth(values, window=50):
 
     k is window, or a tenth of T if that is less, and at least 1.  Returns (T,) float64.
     """
+    check_count("window", window, 1)
     values = np.asarray(values, float)
     window = max(1, min(window, len(values) // 10))
     sums = np.cumsum(np.concatenate([np.zeros(1), values]))
@@ -99,6 +102,7 @@ def images(pictures, titles=None, data=None, cols=10, size=1.0, title=None):
     pictures (N, 3, H, W), of any numeric dtype, in 0 to 255; values outside are clipped.  titles: N strings, one above
     each image (None: no titles).  data, title: as for `figure`.  cols: images in a row.  size: width of one, in inches.
     """
+    check_count("cols", cols, 1)
     rows = math.ceil(len(pictures) / cols)
     height = size * (1.3 if titles is not None else 1.05)
     fig, axes = figure(rows, cols, data, size, height, title)
@@ -116,6 +120,7 @@ def samples(data, per_class=10):
 
     data: as `get_cifar10_data` returns it; its mean_image is added to the images.
     """
+    check_count("per_class", per_class, 1)
     names = data["class_names"]
     fig, axes = figure(len(names), per_class, data, 0.75, 0.75)
     for label, row in enumerate(axes):

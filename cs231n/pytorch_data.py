@@ -54,6 +54,7 @@ class Images:
 
         Each is a pair of x (n, 3, 32, 32) float32, normalized, and y (n,) int64, on the device.
         """
+        check_count("batch_size", batch_size, 1)
         share = slice(rank(), None, world_size())
         for x, y in zip(self.x[share].split(batch_size), self.y[share].split(batch_size), strict=True):
             yield normalized(x, self.statistics), y

@@ -182,9 +182,10 @@ def _check_along(name, f, x, dx, u, floor, tol, h):
     entries = np.flatnonzero(u)
     slope, numerical = float(dx.flat[entries] @ u.flat[entries]), float(_difference(f, x, h * u)) / (2 * h)
     magnitude = max(abs(slope), abs(numerical), floor)
-    if abs(slope - numerical) < tol * magnitude or not (
-        problem := _problem(f, x, u, slope, numerical, magnitude, tol, h)
-    ):
+    if abs(slope - numerical) < tol * magnitude:
+        return
+    problem = _problem(f, x, u, slope, numerical, magnitude, tol, h)
+    if not problem:
         return
     if len(entries) == 1:
         index = ", ".join(map(str, np.unravel_index(entries[0], x.shape)))
@@ -193,7 +194,7 @@ def _check_along(name, f, x, dx, u, floor, tol, h):
         )
     for half in np.array_split(entries, 2):
         v = np.zeros(x.shape)
-        v.flat[half] = np.abs(u.flat[half]) / np.linalg.norm(u.flat[half])
+        v.flat[half] = u.flat[half] / np.linalg.norm(u.flat[half]) if len(half) > 1 else 1.0
         _check_along(name, f, x, dx, v, floor, tol, h)
 
 

@@ -138,3 +138,16 @@ def test_a_band_is_the_mean_and_one_standard_deviation():
     assert ax.lines[0].get_ydata().tolist() == [2.0, 2.0]
     (path,) = ax.collections[0].get_paths()
     assert {tuple(point) for point in path.vertices.tolist()} >= {(0, 1), (0, 3), (1, 2)}
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True])
+def test_a_count_that_cannot_be_is_named(count):
+    pictures = np.zeros((2, 3, 4, 4))
+    for name, draw in (
+        ("window", lambda: plots.smooth([1, 2, 3], window=count)),
+        ("cols", lambda: plots.images(pictures, cols=count)),
+        ("cols", lambda: plots.filters(pictures, cols=count)),
+        ("per_class", lambda: plots.samples({}, per_class=count)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: wanted a whole number of at least 1, got {count}$"):
+            draw()
