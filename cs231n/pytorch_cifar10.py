@@ -123,8 +123,7 @@ def _add_run_options(parser, output_dir):
     group.add_argument("--device", default=device, help=f"cuda, cuda:1, mps or cpu (default: {device})")
     group.add_argument("--data-dir", help="folder that holds CIFAR-10, or will (default: CS231N_DATA_DIR, or data/)")
     group.add_argument("--output-dir", type=Path, default=folder, help=f"folder to write to (default: {folder})")
-    text = "train through torch.compile; not under bf16, the default on CUDA: see docs/gpu.md"
-    group.add_argument("--compile", action="store_true", help=text)
+    group.add_argument("--compile", action="store_true", help="train through torch.compile")
     group.add_argument("--deterministic", action="store_true", help="make repeated runs agree bit for bit")
     return group
 

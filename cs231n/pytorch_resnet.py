@@ -96,11 +96,9 @@ class FastResNet(nn.Module):
         self.affine = nn.Linear(widths[-1], num_classes, bias=False)
 
     def forward(self, x):
-        """Scores (N, num_classes) of x (N, 3, H, W): linear in the maximum of each feature map, and without a bias.
-
-        Under torch.compile and bfloat16 autocast, the gradients of everything before the maximum are nan: docs/gpu.md.
-        """
-        return SCORE_SCALE * self.affine(self.layers(self.first(x)).amax(dim=(2, 3)))
+        """Scores (N, num_classes) of x (N, 3, H, W): linear in the maximum of each feature map, and without a bias."""
+        maxima = F.adaptive_max_pool2d(self.layers(self.first(x)), 1)  # amax: nan gradients, compiled under bfloat16
+        return SCORE_SCALE * self.affine(maxima.flatten(1))
 
     def whiten(self, x):
         """Set the first layer's filters to `whitening_filters(x)`, freeze them, and set its bias, still trained, to 0.

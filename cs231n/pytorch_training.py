@@ -33,8 +33,8 @@ class Training:
     """A run: the model, its optimizers and schedules, and its progress; a checkpoint holds all of these.
 
     recipe: a `Recipe`.  train, val: `Images` on the device to train on.  output_dir: for checkpoints and the log; where
-    the processes are on several machines, these must share it.  compiled: train through torch.compile; not under
-    bfloat16, where the loss of speedrun becomes nan (docs/gpu.md).  workers: processes of the torchvision loader.
+    the processes are on several machines, these must share it.  compiled: train through torch.compile.  workers:
+    processes of the torchvision loader.
     Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
 
     After each epoch `last.pt` and, if the validation accuracy is the best so far, `best.pt` are replaced, and `log.csv`

@@ -216,20 +216,6 @@ def test_a_compiled_net_is_trained_and_the_plain_one_evaluated(images, tmp_path,
     assert len(calls) == WARM_UP + 4
 
 
-def test_a_compiler_that_fails_is_one_clear_line(images, tmp_path, monkeypatch):
-    def broken(net):
-        def fail(x):
-            raise RuntimeError("no C++ compiler\nand a long trace")
-
-        fail.train = lambda: None
-        return fail
-
-    monkeypatch.setattr(torch, "compile", broken)
-    training = Training(TINY, *images, tmp_path, compiled=True)
-    with pytest.raises(ValueError, match=r"compile: torch.compile fails here \(no C\+\+ compiler\)$"):
-        training.run(verbose=False)
-
-
 @pytest.mark.parametrize(
     ("compiled", "error"), [(False, RuntimeError("gloo: lost")), (True, torch.OutOfMemoryError("full"))]
 )
