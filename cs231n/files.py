@@ -1,12 +1,18 @@
 """Writing whole files, safe with several writers: a reader finds the old file or a new one, never a part of one."""
 
 import csv
+import hashlib
 import io
 import json
 import os
 import secrets
+import struct
 from contextlib import contextmanager
 from pathlib import Path
+
+CHECKSUM = b"SHA-256 of all bytes before: "  # how the comment of a zip file begins that `write_checked_zip` wrote
+DIGEST = 64  # hexadecimal digits, the rest of the comment
+ADVICE = "use another copy of it, or train again"
 
 
 @contextmanager
@@ -67,3 +73,32 @@ def read_csv(path):
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def write_checked_zip(path, content):
+    """Write content, the bytes of a zip file without a comment, and give it one: a checksum; as `atomic_write`.
+
+    .npz files and PyTorch's checkpoints are zip files.  What reads them ignores the comment.
+    """
+    body, mark = memoryview(content)[:-2], struct.pack("<H", len(CHECKSUM) + DIGEST) + CHECKSUM  # the comment's length
+    checksum = hashlib.sha256(body)
+    checksum.update(mark)
+    with atomic_write(path) as file:
+        file.writelines([body, mark, checksum.hexdigest().encode()])
+
+
+def read_checked_zip(path):
+    """The bytes of a file that `write_checked_zip` wrote.
+
+    Raises OSError where it cannot be read, ValueError where one of its bits has changed since then, where it was cut
+    off, or where something else wrote it.
+    """
+    content = Path(path).read_bytes()
+    body, digest = memoryview(content)[:-DIGEST], content[-DIGEST:]
+    if bytes(body[-len(CHECKSUM) :]) != CHECKSUM:
+        raise ValueError(
+            f"{path} has no checksum: it is damaged, or another program or an earlier version wrote it; {ADVICE}"
+        )
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ValueError(f"{path} is damaged, as its checksum shows; {ADVICE}")
+    return content

@@ -3,6 +3,7 @@
     python -m cs231n.pytorch_cifar10 --recipe speedrun --help            shows the options of a recipe
     python -m cs231n.pytorch_cifar10 --preset tiny                       trains a small net, in seconds on a CPU
     python -m cs231n.pytorch_cifar10 --resume                            continues a run that was stopped
+    python -m cs231n.pytorch_cifar10 --overwrite                         starts a run over
     torchrun --nproc-per-node=2 -m cs231n.pytorch_cifar10                trains on two GPUs
     python -m cs231n.pytorch_cifar10 predict runs/classic/best.pt x.png  classifies image files
     python -m cs231n.pytorch_cifar10 ablate --seeds 5                    measures what each idea of speedrun adds
@@ -18,20 +19,25 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+from cs231n import program
+
+if __name__ == "__main__":
+    program.end_at_ctrl_c()  # the imports below take seconds
 
 from cs231n import pytorch_ablation, pytorch_files, pytorch_predict
 from cs231n.arguments import check_count
-from cs231n.files import read_csv, write_json
+from cs231n.files import write_json
 from cs231n.pytorch_data import read_splits
 from cs231n.pytorch_device import (
     best_device,
     determinism,
+    in_first_process,
+    is_out_of_memory,
     processes,
     rank,
     reason,
@@ -51,8 +57,8 @@ def main(argv=None):
     """Run the command line argv (None: that of the process).  Returns the exit status.
 
     0: success.  1: an error, logged as one line, such as a setting outside its limits or a file that cannot be read.
-    130: Ctrl-C.  Raises SystemExit, as argparse does, for --help (0) and for an unknown option (2).  Any other error is
-    a fault of the program and is passed on.
+    130: Ctrl-C.  143: SIGTERM.  Raises SystemExit, as argparse does, for --help (0) and for an unknown option (2).  Any
+    other error is a fault of the program and is passed on.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
@@ -60,24 +66,26 @@ def main(argv=None):
     args = _parse(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        return COMMANDS[args.command].run(args)
+        with program.interruptible():
+            return COMMANDS[args.command].run(args)
     except (ValueError, OSError, FloatingPointError) as error:
         logger.error("%s", error)
         return 1
-    except torch.OutOfMemoryError:
-        logger.error("The device's memory is full: try a smaller --batch-size.")
-        return 1
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            logger.error("The device's memory is full: try a smaller --batch-size.")
+            return 1
         if not tells_of_a_lost_process(error):
             raise
         logger.error("Another process failed: %s", reason(error))
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        cause, status = program.stopped_by(interrupt)
         if args.command == "train":
-            logger.error("Stopped by Ctrl-C; --resume continues from the last complete epoch.")
+            logger.error("Stopped by %s; --resume continues from the last complete epoch.", cause)
         else:
-            logger.error("Stopped by Ctrl-C.")
-        return 130
+            logger.error("Stopped by %s.", cause)
+        return status
 
 
 def _parse(argv):
@@ -100,7 +108,9 @@ def _add_training_options(parser, argv):
     parser.epilog = f"The recipes are {' and '.join(names)}: --recipe NAME --help lists the options of one.  "
     parser.epilog += "There are two more commands: see predict --help and ablate --help."
     group = _add_run_options(parser, f"runs/{recipe.name}")
-    group.add_argument("--resume", action="store_true", help="continue from the last checkpoint in output-dir")
+    earlier_run = group.add_mutually_exclusive_group()
+    earlier_run.add_argument("--resume", action="store_true", help="continue from the last checkpoint in output-dir")
+    _add_overwrite(earlier_run)
     group.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes of the torchvision loader (default: 0)"
     )
@@ -111,10 +121,15 @@ def _add_ablation_options(parser, argv):
     names = ("speedrun",)
     recipe = choose_recipe(argv, names)
     group = _add_run_options(parser, "runs/ablation")
+    _add_overwrite(group)
     group.add_argument(
         "--seeds", type=int, default=5, metavar="N", help="runs of each variant, with seeds from --seed on (default: 5)"
     )
     add_recipe_options(parser, recipe, names)
+
+
+def _add_overwrite(group):
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier run in output-dir")
 
 
 def _add_run_options(parser, output_dir):
@@ -138,25 +153,46 @@ def _recipe_and_device(args):
 
 def _train(args):
     """Train, test, and write the settings and the result.  Returns the exit status."""
-    with _recipe_and_device(args) as (recipe, device):
+    with _recipe_and_device(args) as (recipe, device), _claimed_folder(args):
         _train_and_test(recipe, args, device)
     return 0
 
 
+@contextmanager
+def _claimed_folder(args):
+    """A context in which no other run writes to the output folder; it has no results, or args allow for them."""
+
+    def claim():
+        stack.enter_context(pytorch_files.locked(args.output_dir))
+        old = pytorch_files.results(args.output_dir)
+        if old and not (args.resume or args.overwrite):
+            raise ValueError(
+                f"{args.output_dir} has {', '.join(old)} of an earlier run: "
+                f"use --resume to continue it, --overwrite to start over, or another --output-dir"
+            )
+
+    with ExitStack() as stack:
+        in_first_process(claim)
+        yield
+
+
 def _train_and_test(recipe, args, device):
-    start = time.perf_counter()
+    start, folder = time.perf_counter(), args.output_dir
     check_count("workers", args.workers, 0)
     train, val, test = read_splits(args.data_dir, recipe.train_images, device)
-    training = Training(recipe, train, val, args.output_dir, args.compile, args.workers)
+    training = Training(recipe, train, val, folder, args.compile, args.workers)
     if args.resume:
         training.resume()
-    report = logger.info if rank() == 0 else logger.debug
-    report("%s on %s, %d images, %d of %d epochs done", train.name, device, len(train), training.epoch, recipe.epochs)
     if rank() == 0:
+        if args.overwrite:
+            pytorch_files.remove_results(folder)
         _write_configuration(recipe, args, device)
+    report = logger.info if rank() == 0 else logger.debug
+    if args.resume and training.epoch == 0:
+        report("no epoch to resume from in %s: starting with the first", folder)
+    report("%s on %s, %d images, %d of %d epochs done", train.name, device, len(train), training.epoch, recipe.epochs)
     training.run()
-    best, folder = 100 * training.best_val_acc, args.output_dir
-    report("best validation accuracy %.2f %%; checkpoints in %s", best, folder)
+    report("best validation accuracy %.2f %%; checkpoints in %s", 100 * training.best_val_acc, folder)
     test_loss, test_acc = training.evaluate(test)
     report("test accuracy on %s: %.2f %%", test.name, 100 * test_acc)
     seconds = {name: getattr(training, name) for name in ("training_seconds", "warm_up_seconds")}
@@ -165,11 +201,10 @@ def _train_and_test(recipe, args, device):
     if rank() == 0:
         result = {"data": test.name, "val_acc": training.best_val_acc, "test_loss": test_loss, "test_acc": test_acc}
         write_json(folder / "result.json", result | seconds)
-        _draw_curves(folder, train.name)
+        _draw_curves(folder, training.history, train.name)
 
 
 def _write_configuration(recipe, args, device):
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     settings = {setting.name for setting in fields(recipe)} | {"recipe", "command"}
     options = {name: value for name, value in vars(args).items() if name not in settings}
     options |= {"device": str(device), "output_dir": str(args.output_dir), "processes": world_size()}
@@ -177,9 +212,9 @@ def _write_configuration(recipe, args, device):
     write_json(args.output_dir / "configuration.json", configuration)
 
 
-def _draw_curves(folder, data_name):
+def _draw_curves(folder, rows, data_name):
     try:
-        pytorch_files.draw_curves(folder / "curves.png", read_csv(folder / "log.csv"), data_name)
+        pytorch_files.draw_curves(folder / "curves.png", rows, data_name)
     except ImportError:
         logger.info("No curves were drawn: matplotlib is not installed.")
 
@@ -188,7 +223,9 @@ def _ablate(args):
     with _recipe_and_device(args) as (recipe, device):
         if world_size() > 1:
             raise ValueError(f"ablate: wanted one process, got {world_size()}")
-        pytorch_ablation.ablate(recipe, args.seeds, args.data_dir, args.output_dir, device, args.compile)
+        pytorch_ablation.ablate(
+            recipe, args.seeds, args.data_dir, args.output_dir, device, args.compile, args.overwrite
+        )
     logger.info("Wrote the table to %s", args.output_dir / "ablation.csv")
     return 0
 

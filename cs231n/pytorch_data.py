@@ -8,6 +8,9 @@ The random draws of an epoch depend only on the seed and on the epoch's number, 
 there are several processes, each makes all of the draws and uses its share.
 """
 
+import zlib
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -41,6 +44,12 @@ class Images:
 
     def __len__(self):
         return len(self.x)
+
+    @cached_property
+    def checksum(self):
+        """The CRC-32 of all images and labels."""
+        x, y = (array.cpu().contiguous().numpy() for array in (self.x, self.y))
+        return zlib.crc32(y, zlib.crc32(x))
 
     def batches(self, batch_size):
         """Yield this process's share of all images in order, in batches of n <= batch_size.

@@ -17,6 +17,7 @@ import torch.distributed.nn  # imported before a group exists: its functions kee
 from torch import nn
 
 KINDS = "cuda", "mps", "cpu"
+TORCHRUN = "RANK", "MASTER_ADDR", "MASTER_PORT"  # what the processes find each other by
 TIMEOUT = timedelta(minutes=5)  # of one exchange; if a process dies, torchrun does not wait for it to stop the others
 
 
@@ -105,11 +106,20 @@ def determinism(wanted, device):
 def processes(device):
     """A context in which the processes that torchrun started, if it did, form a group; device: that of this process.
 
-    They communicate through NCCL on CUDA and Gloo elsewhere; one exchange may take at most TIMEOUT.
+    They communicate through NCCL on CUDA and Gloo elsewhere; one exchange may take at most TIMEOUT.  A single process,
+    with WORLD_SIZE absent or 1, needs no group.  Raises ValueError where the other variables of torchrun are absent.
     """
-    if "WORLD_SIZE" not in os.environ:
+    count = os.environ.get("WORLD_SIZE") or "1"
+    if not count.isdecimal() or int(count) < 1:
+        raise ValueError(f"WORLD_SIZE: wanted the number of processes, got {count!r}; start them with torchrun")
+    if int(count) == 1:
         yield
         return
+    if missing := [name for name in TORCHRUN if not os.environ.get(name)]:
+        raise ValueError(
+            f"WORLD_SIZE is {count}, but {', '.join(missing)} not set: start the processes with torchrun, or, for "
+            f"a single one, unset WORLD_SIZE"
+        )
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
@@ -124,6 +134,32 @@ def tells_of_a_lost_process(error):
     Errors of Gloo and of a DataLoader have no type of their own, and are recognized by their messages.
     """
     return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "DataLoader worker ("))
+
+
+def is_out_of_memory(error):
+    """Whether an error means that the memory of a GPU or of the machine is full.
+
+    Those of a CPU and of Apple's GPUs have no type of their own, and are recognized by their messages.
+    """
+    words = "DefaultCPUAllocator", "MPS backend out of memory"
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+def in_first_process(act):
+    """Call act() in process 0 alone.  Where it raises an OSError or a ValueError, the others raise SystemExit(1)."""
+    error = None
+    if rank() == 0:
+        try:
+            act()
+        except (OSError, ValueError) as raised:
+            error = raised
+    failed = [error is not None]
+    if world_size() > 1:
+        dist.broadcast_object_list(failed)
+    if error is not None:
+        raise error
+    if failed[0]:
+        raise SystemExit(1)
 
 
 def rank():

@@ -1,15 +1,28 @@
 """The files that a run writes: checkpoints, a log, curves, its configuration.  Each is replaced as a whole."""
 
+import errno
 import io
+import logging
+import math
 import platform
+from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
-from cs231n.files import read_csv, write_bytes, write_csv
-from cs231n.pytorch_device import device_name
+from cs231n.files import ADVICE, read_checked_zip, write_bytes, write_checked_zip
+from cs231n.pytorch_device import device_name, reason
 
-FORMAT = "cs231n.pytorch_cifar10, 1"  # marks a file as a checkpoint of this program
+logger = logging.getLogger(__name__)
+
+FORMAT = "cs231n.pytorch_cifar10, 2"  # marks a file as a checkpoint of this version of the program
+RESULTS = "best.pt", "last.pt", "log.csv", "curves.png", "result.json", "ablation.csv"
+NO_LOCKS = errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS
+
+
+# Checkpoints
 
 
 def save(path, state):
@@ -19,32 +32,102 @@ def save(path, state):
     """
     buffer = io.BytesIO()  # on a full disk, torch.save to a file raises a RuntimeError that gives no reason
     torch.save({"format": FORMAT} | state, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_checked_zip(path, buffer.getbuffer())
 
 
 def load(path, device):
     """Read a checkpoint, with its tensors on device, and return its state; nothing in the file is executed.
 
-    Raises OSError where the file cannot be read, ValueError where it is damaged or was not written by `save`.
+    Raises OSError where the file cannot be read, ValueError where it is damaged, has a number that is not finite, or
+    was not written by `save` of this version.
     """
-    with open(path, "rb") as file:
-        try:
-            state = torch.load(file, map_location=device, weights_only=True)
-            is_ours = isinstance(state, dict) and state.get("format") == FORMAT
-        except Exception as error:  # damaged and foreign files raise errors of many types
-            raise ValueError(f"{path} is not a complete checkpoint of cs231n.pytorch_cifar10") from error
-    if not is_ours:
-        raise ValueError(f"{path} is a checkpoint, but not one of cs231n.pytorch_cifar10")
+    content = read_checked_zip(path)
+    try:
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        found = state["format"]
+    except Exception as error:  # foreign files raise errors of many types
+        raise ValueError(f"{path} is not a checkpoint of cs231n.pytorch_cifar10; {ADVICE}") from error
+    if found != FORMAT:
+        raise ValueError(f"{path} has the format {found!r}, and this version reads {FORMAT!r}; {ADVICE}")
+    if name := not_finite(state):
+        raise ValueError(f"{path}: {name} is not finite; {ADVICE}")
     return state
 
 
-def log_epoch(path, row):
-    """Append a row, a dict with an int epoch, to a log (CSV); rows that it has from this epoch on are dropped.
+def not_finite(value, name=""):
+    """The name, such as model/affine.weight, of a number or tensor in nested dicts and lists that is not finite.
 
-    Such rows are left by a run that was interrupted and now repeats an epoch.  Raises OSError where path cannot be
-    written.
+    Returns "" where all are finite.
     """
-    write_csv(path, [*(old for old in read_csv(path) if int(old["epoch"]) < row["epoch"]), row])
+    if isinstance(value, dict | list | tuple):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        found = (not_finite(entry, f"{name}/{key}" if name else str(key)) for key, entry in entries)
+        return next(filter(None, found), "")
+    if isinstance(value, torch.Tensor):
+        return "" if value.is_meta or value.isfinite().all() else name
+    return name if isinstance(value, float) and not math.isfinite(value) else ""
+
+
+def check_tensors(path, tensors, wanted):
+    """Raise ValueError, naming path, unless tensors, a dict, has the names, dtypes and shapes of the dict wanted."""
+    for name in wanted | tensors:
+        ours, theirs = (f"{x[name].dtype} {tuple(x[name].shape)}" if name in x else "absent" for x in (wanted, tensors))
+        if ours != theirs:
+            raise ValueError(f"{path}: {name} is {theirs}, where its net has {ours}; {ADVICE}")
+
+
+@contextmanager
+def interpreted(path):
+    """A context in which an error that the content of path, a checkpoint, leads to is a ValueError that names path."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or str(error).startswith(str(path)):
+            raise
+        found = f"{type(error).__name__}: {reason(error)}"
+        raise ValueError(f"{path} does not hold what this version needs ({found}); {ADVICE}") from error
+
+
+# The folder of a run
+
+
+@contextmanager
+def locked(folder):
+    """A context in which no other process can enter this context for the same folder, which is made if it is absent.
+
+    The lock ends with the process that holds it, however that ends.  Where the file system has no locks, a warning is
+    logged.  Raises ValueError where another process holds the lock, OSError where the folder cannot be written.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(folder) / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(
+            f"{folder} is in use by another run; wait for its end, or choose another --output-dir"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        logger.warning("The file system of %s has no locks: start no second run there while this one runs.", folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def results(folder):
+    """The names of the files in folder that a run left and another run would replace."""
+    return [name for name in RESULTS if (Path(folder) / name).exists()]
+
+
+def remove_results(folder):
+    """Delete the files that `results` names."""
+    for name in results(folder):
+        (Path(folder) / name).unlink()
+
+
+# What a run writes for its reader
 
 
 def versions(device):
@@ -67,7 +150,7 @@ def versions(device):
 def draw_curves(path, rows, data_name):
     """Draw the losses, the accuracies (in percent) and the learning rate by epoch, into a PNG file.
 
-    rows: the log's, as `cs231n.files.read_csv` returns them.  data_name: the data set's; a stand-in is named in the
+    rows: those of the log, a dict of numbers for each epoch.  data_name: the data set's; a stand-in is named in the
     figure.  Raises ImportError where matplotlib is not installed, OSError where path cannot be written.
     """
     from matplotlib import pyplot  # here: optional, and 0.4 s of start-up
@@ -75,8 +158,8 @@ def draw_curves(path, rows, data_name):
 
     from cs231n import plots  # here: as above
 
-    epochs = [int(row["epoch"]) for row in rows]
-    column = {name: [float(row[name]) for row in rows] for name in rows[0]}
+    column = {name: [row[name] for row in rows] for name in rows[0]}
+    epochs = column["epoch"]
     fig, axes = plots.figure(1, 3, {"name": data_name})
     loss, acc, rate = axes
     plots.curves(loss, {"training": column["train_loss"], "validation": column["val_loss"]}, epochs, "epoch", "loss")

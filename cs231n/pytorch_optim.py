@@ -106,11 +106,11 @@ def nesterov(groups, momentum, device):
     """SGD with Nesterov momentum: g = dw + weight_decay w,  v <- mu v + g,  w <- w - lr (g + mu v).
 
     groups: pairs of a list of weights and a dict of its lr and weight_decay; empty lists are left out.  momentum: mu.
-    device: the torch.device of the weights.  Returns a torch.optim.SGD.
+    With momentum 0 this is plain SGD.  device: the torch.device of the weights.  Returns a torch.optim.SGD.
     Source: Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
     """
     groups = [{"params": weights, **settings} for weights, settings in groups if weights]
-    return torch.optim.SGD(groups, momentum=momentum, nesterov=True, fused=device.type in FUSED)
+    return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=device.type in FUSED)
 
 
 def keep_rates_on(device, optimizer):

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from cs231n.arguments import check_count
 from cs231n.pytorch_data import normalized
 from cs231n.pytorch_device import best_device, memory_format, usable_device
-from cs231n.pytorch_files import load
+from cs231n.pytorch_files import check_tensors, interpreted, load
 from cs231n.pytorch_resnet import build, scores_of
 
 logger = logging.getLogger(__name__)
@@ -31,11 +31,14 @@ class Classifier:
     def __init__(self, checkpoint, device=None):
         self.device = usable_device(device or best_device())
         state = load(checkpoint, self.device)
-        self.class_names, self.data, self._test_flip = state["class_names"], state["data"], state["test_flip"]
-        self._statistics = tuple(torch.tensor(state["statistics"][s], device=self.device) for s in ("mean", "std"))
-        self.model = build(state["architecture"]).to(self.device, memory_format=memory_format(self.device))
-        self.model.load_state_dict(state["model"])
-        self.model.eval()
+        with interpreted(checkpoint):
+            self.class_names, self.data, self._test_flip = state["class_names"], state["data"], state["test_flip"]
+            self._statistics = tuple(torch.tensor(state["statistics"][s], device=self.device) for s in ("mean", "std"))
+            with torch.device("meta"):  # names and shapes, without memory for the weights
+                self.model = build(state["architecture"] | {"num_classes": len(self.class_names)})
+            check_tensors(checkpoint, state["model"], self.model.state_dict())
+            self.model.load_state_dict(state["model"], assign=True)
+        self.model.to(self.device, memory_format=memory_format(self.device)).eval()
 
     @torch.inference_mode()
     def probabilities(self, x):

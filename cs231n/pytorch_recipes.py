@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field, fields
 from cs231n.arguments import check_count
 from cs231n.pytorch_optim import Muon, SlowWeights, adamw, nesterov, weight_groups
 
+SIDE = 32  # height and width of an image, in pixels
 LOADERS, PRECISIONS, AVERAGES = ("device", "torchvision"), ("auto", "bf16", "float32"), ("none", "ema", "lookahead")
 
 
@@ -62,7 +63,7 @@ class Recipe:
     widths: tuple[int, ...] = _option((64, 128, 256, 512), "channels of each stage of the net", 1)
     blocks: int = _option(2, "residual blocks in a stage", 1)
     label_smoothing: float = _option(0.1, "fraction of each label that is spread evenly over all classes", 0, 1)
-    pad: int = _option(4, "pixels by which a random crop may be shifted", 0)
+    pad: int = _option(4, "pixels by which a random crop may be shifted", 0, SIDE)
     alternating_flip: bool = _option(False, "flip each image in every second epoch, instead of at random")
     test_flip: bool = _option(False, "average the scores of an image and of its mirror image")
     loader: str = _option("device", "whole batches on the device, or single images in a DataLoader", choices=LOADERS)
@@ -115,9 +116,14 @@ class Classic(Recipe):
     lr_steps: tuple[float, ...] = _option(
         (0.5, 0.75, 0.9), "fractions of the run, 0 to 1, after which the learning rate falls", 0, 1
     )
-    lr_factor: float = _option(0.2, "factor by which the learning rate is then multiplied", 0)
+    lr_factor: float = _option(0.2, "factor by which the learning rate is then multiplied", 0, 1)
 
     net = "ResNet"
+
+    @property
+    def last_side(self):
+        """Height and width of the last feature maps, in pixels."""
+        return math.ceil(SIDE / 2 ** (len(self.widths) - 1))
 
     def prepare(self, model, x):
         """Set the initial weights that are not random: none.  model, x: as in `Speedrun.prepare`."""
@@ -152,7 +158,7 @@ class Speedrun(Recipe):
     widths: tuple[int, ...] = _option((64, 256, 256), "channels of each stage; each stage halves the image", 1)
     blocks: int = _option(1, "residual blocks in each stage but the first", 1)
     label_smoothing: float = _option(0.2, "fraction of each label that is spread evenly over all classes", 0, 1)
-    pad: int = _option(2, "pixels by which a random crop may be shifted", 0)
+    pad: int = _option(2, "pixels by which a random crop may be shifted", 0, SIDE)
     alternating_flip: bool = _option(True, "flip each image in every second epoch, instead of at random")
     test_flip: bool = _option(True, "average the scores of an image and of its mirror image")
     whitening: bool = _option(True, "a first layer that whitens patches, and stays fixed")
@@ -168,6 +174,11 @@ class Speedrun(Recipe):
     average_period: int = _option(5, "steps from one update of the average to the next", 1)
 
     net = "FastResNet"
+
+    @property
+    def last_side(self):
+        """Height and width of the last feature maps, in pixels."""
+        return (SIDE - 1) // 2 ** len(self.widths)
 
     def __post_init__(self):
         super().__post_init__()
@@ -208,11 +219,12 @@ class Speedrun(Recipe):
         """The factor on the learning rate: up linearly from 0 to 1 during warmup, then down linearly to 0.
 
         rate = progress / warmup,  and after warmup  (1 - progress) / (1 - warmup).
-        progress: the fraction of the run that is done, a float from 0 to 1.  Returns a float.
+        progress: the fraction of the run that is done, a float from 0, and beyond 1 after the last step.  Returns a
+        float.
         """
         if progress < self.warmup:
             return progress / self.warmup
-        return (1 - progress) / (1 - self.warmup)
+        return (1 - progress) / (1 - self.warmup) if progress < 1 else 0.0
 
 
 RECIPES = {"classic": Classic, "speedrun": Speedrun}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from cs231n import pytorch_files as files
+from cs231n.files import ADVICE, write_csv
 from cs231n.pytorch_data import DeviceBatches, TorchvisionBatches, normalized
 from cs231n.pytorch_device import (
     autocast,
@@ -37,11 +38,13 @@ class Training:
     processes of the torchvision loader.
     Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
 
-    After each epoch `last.pt` and, if the validation accuracy is the best so far, `best.pt` are replaced, and `log.csv`
-    gains a line.  The training loss and accuracy are means over the batches of the epoch, as the net was when it saw
-    them, and the loss is that of smoothed labels where the recipe smooths them.  The validation loss and accuracy are
-    measured after the epoch, with labels as they are.
+    After each epoch `last.pt`, `log.csv` and, if the validation accuracy is the best so far, `best.pt` are replaced;
+    `resume` alone reads them.  The training loss and accuracy are means over the batches of the epoch, as the net was
+    when it saw them, and the loss is that of smoothed labels where the recipe smooths them.  The validation loss and
+    accuracy are measured after the epoch, with labels as they are.
 
+    history: the rows of the log, a dict of numbers for each complete epoch.  best, best_val_acc: the weights of the
+    best epoch so far, by name, and its validation accuracy (None and -1 before the first epoch is complete).
     training_seconds: the time spent in epochs, without validation.  warm_up_seconds: the time of a few steps before
     them, which are undone; torch.compile compiles, and cuDNN may choose its algorithms, during these steps.
     """
@@ -51,6 +54,10 @@ class Training:
         self.output_dir, self.device = Path(output_dir), train.x.device
         self.versions = files.versions(self.device)
         self.batches = self._training_batches(workers)
+        if self.batches.batch_size * recipe.last_side**2 == 1:
+            raise ValueError(
+                "batch_size, train_images: wanted at least 2, as batch norm needs in a net of these widths, got 1"
+            )
         self.model = self._first_model().to(self.device, memory_format=memory_format(self.device))
         self.average = recipe.average(self.model)
         self.optimizers = recipe.optimizers(self.model, self.device)
@@ -59,7 +66,8 @@ class Training:
             torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate((step + 0.5) / self.steps))
             for optimizer in self.optimizers
         ]
-        self.epoch, self.best_val_acc, self.training_seconds, self.warm_up_seconds = 0, -1.0, 0.0, 0.0
+        self.epoch, self.training_seconds, self.warm_up_seconds = 0, 0.0, 0.0
+        self.history, self.best, self.best_val_acc = [], None, -1.0
         self.net = self.model  # what training calls: the model, perhaps wrapped for several processes or compiled
         if world_size() > 1:
             synchronize_batchnorm(self.model)
@@ -88,8 +96,8 @@ class Training:
         """Train until the recipe's epochs are complete, then load the weights of the best epoch into model.
 
         The best epoch is the first one with the highest validation accuracy.  verbose: show a progress bar.
-        Raises FloatingPointError when the loss is no longer finite, OSError where a file cannot be written, ValueError
-        where torch.compile fails.
+        Raises FloatingPointError when the loss or a weight is no longer finite, OSError where a file cannot be written,
+        ValueError where torch.compile fails.
         """
         is_first = rank() == 0
         writer = None
@@ -103,26 +111,38 @@ class Training:
             while self.epoch < self.recipe.epochs:
                 row = self._train_epoch(bar)
                 row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
+                is_best = self._record(row)
                 if is_first:
-                    self._save(row, writer)
-                self.best_val_acc = max(self.best_val_acc, row["val_acc"])
+                    self._save(is_best, writer)
                 bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{row['val_acc']:.4f}", refresh=False)
         if writer:
             writer.close()
-        if world_size() > 1:
-            torch.distributed.barrier()  # until the first process has written best.pt
-        self.model.load_state_dict(files.load(self.output_dir / "best.pt", self.device)["model"])
-        self.average = None  # best.pt holds the averaged weights, and the model has them now
+        self.model.load_state_dict(self.best)
+        self.average = None  # the best weights are averaged ones, and the model has them now
 
-    def _save(self, row, writer):
-        """Write the files of an epoch, last.pt at the end: a run that is killed in between repeats the epoch."""
+    def _record(self, row):
+        """Enter an epoch's row into the history, and keep the weights if they are the best so far: returns whether."""
+        if name := files.not_finite({"the validation loss": row["val_loss"]} | self._resume_state()):
+            raise FloatingPointError(
+                f"{name} is not finite after epoch {self.epoch}, with a learning rate of {row['lr']:g}: "
+                f"try a smaller one"
+            )
+        self.history.append(row)
         is_best = row["val_acc"] > self.best_val_acc
-        state = self.state(max(self.best_val_acc, row["val_acc"]))
+        if is_best:
+            self.best_val_acc = row["val_acc"]
+            self.best = {name: w.clone() for name, w in self._measured_weights().items()}
+        return is_best
+
+    def _save(self, is_best, writer):
+        """Write the files of an epoch, last.pt at the end: a run that is killed in between repeats the epoch."""
+        state = self.state()
         if is_best:
             files.save(self.output_dir / "best.pt", {name: value for name, value in state.items() if name != "resume"})
-        files.log_epoch(self.output_dir / "log.csv", row)
+        write_csv(self.output_dir / "log.csv", self.history)
         files.save(self.output_dir / "last.pt", state)
         if writer:
+            row = self.history[-1]
             for name in row.keys() - {"epoch"}:
                 writer.add_scalar(name, row[name], self.epoch)
 
@@ -204,30 +224,33 @@ class Training:
         with self.average.in_model() if self.average else nullcontext():
             return evaluate(self.model, images, self.recipe.test_flip, self.recipe.precision)
 
-    def state(self, best_val_acc):
+    def state(self):
         """The content of a checkpoint, a dict: what `predict` needs and, under the key resume, what `resume` needs.
 
-        Its model entry has the averaged weights, if the recipe averages them.  best_val_acc: a float from 0 to 1.
+        Its model entry has the averaged weights, if the recipe averages them.
         """
-        averages = self.average.slow if self.average else {}
         mean, std = (s.tolist() for s in self.train_images.statistics)
-        progress = {"epoch": self.epoch, "best_val_acc": best_val_acc, "training_seconds": self.training_seconds}
         return {
             "data": self.train_images.name,
             "class_names": list(self.train_images.class_names),
             "statistics": {"mean": mean, "std": std},
             "architecture": self.recipe.architecture(len(self.train_images.class_names)),
             "test_flip": self.recipe.test_flip,
-            "model": self.model.state_dict() | averages,
+            "model": self._measured_weights(),
             "recipe": self._made_with(),
             "versions": self.versions,
-            "progress": progress,
-            "resume": self._resume_state(),
+            "progress": {name: getattr(self, name) for name in ("epoch", "best_val_acc", "training_seconds")},
+            "resume": self._resume_state() | {"history": self.history},
         }
+
+    def _measured_weights(self):
+        """The weights that `evaluate` measures, by name."""
+        return self.model.state_dict() | (self.average.slow if self.average else {})
 
     def _made_with(self):
         """The data set and the settings, which a run that resumes a checkpoint must have in common with it."""
-        return {"data": self.train_images.name, **self.recipe.settings()}
+        images = [self.train_images.checksum, self.val_images.checksum]
+        return {"data": self.train_images.name, "images with the checksums": images, **self.recipe.settings()}
 
     def _resume_state(self):
         return {
@@ -246,23 +269,69 @@ class Training:
             self.average.load_state_dict(state["average"])
 
     def resume(self):
-        """Restore the state in last.pt, so that `run` continues the run that wrote it.
+        """Restore the state in last.pt and the weights in best.pt, so that `run` continues the run that wrote them.
 
+        Where no epoch was completed, neither file exists: nothing changes, and `run` starts with the first epoch.
         On a CPU the result then agrees bit for bit with that of an uninterrupted run; on a GPU this was not measured.
-        Raises OSError where last.pt cannot be read, ValueError where it is damaged, or lacks the state to continue a
-        run (best.pt does), or was made with another recipe or other data.
+        Raises OSError where a file cannot be read, ValueError where it is damaged, or lacks the state to continue a run
+        (best.pt does), or was made with another recipe or other data.
         """
-        path = self.output_dir / "last.pt"
+        last, best = (self.output_dir / name for name in ("last.pt", "best.pt"))
+        if last.exists():
+            self._continue_from(last)
+        if self.epoch and not best.exists():
+            raise FileNotFoundError(f"{best} is missing, and {last} needs it; {ADVICE}")
+        if best.exists():
+            self._take_best(best)
+
+    def _load(self, path):
+        """The state in a checkpoint of this run."""
         state = files.load(path, self.device)
-        ours, theirs = self._made_with(), state["recipe"]
+        with files.interpreted(path):
+            ours, theirs = self._made_with(), dict(state["recipe"])
         if changed := [name for name in ours if theirs.get(name) != ours[name]]:
             differences = ", ".join(f"{name} {theirs.get(name)} and not {ours[name]}" for name in changed)
             raise ValueError(f"{path} was made with {differences}")
+        return state
+
+    def _continue_from(self, path):
+        state = self._load(path)
         if "resume" not in state:
             raise ValueError(f"{path} lacks the state that a run continues from: is it a copy of best.pt?")
-        self._set_resume_state(state["resume"])
-        for name, value in state["progress"].items():
-            setattr(self, name, value)
+        with files.interpreted(path):
+            resume, progress = state["resume"], state["progress"]
+            epochs = [row["epoch"] for row in resume["history"]]
+            if epochs != list(range(1, progress["epoch"] + 1)) or len(epochs) > self.recipe.epochs:
+                raise ValueError(f"{path}, of epoch {progress['epoch']}, has a log of the epochs {epochs}; {ADVICE}")
+            files.check_tensors(path, resume["model"], self.model.state_dict())
+            if self.average:
+                files.check_tensors(path, resume["average"]["slow"], self.average.slow)
+            self._set_resume_state(resume)
+            self._check_moments(path)
+            self.history, self.epoch = resume["history"], progress["epoch"]
+            self.best_val_acc, self.training_seconds = progress["best_val_acc"], progress["training_seconds"]
+
+    def _check_moments(self, path):
+        """Raise ValueError unless what the optimizers took from path has the shape of its weight, or is one number."""
+        for optimizer in self.optimizers:
+            for w, moments in optimizer.state.items():
+                for name, value in moments.items():
+                    if isinstance(value, torch.Tensor) and value.shape not in (w.shape, ()):
+                        shapes = f"{tuple(value.shape)}, for a weight of shape {tuple(w.shape)}"
+                        raise ValueError(f"{path}: {name} has the shape {shapes}; {ADVICE}")
+
+    def _take_best(self, path):
+        """Take the best weights from path; of the epoch after last.pt, too, where that was not complete."""
+        state = self._load(path)
+        with files.interpreted(path):
+            epoch, val_acc, weights = state["progress"]["epoch"], state["progress"]["best_val_acc"], state["model"]
+            is_kept = 1 <= epoch <= self.epoch and val_acc == self.best_val_acc
+            is_next = epoch == self.epoch + 1 and val_acc > self.best_val_acc
+            if not (is_kept or is_next):
+                last = path.with_name("last.pt")
+                raise ValueError(f"{path}, of epoch {epoch}, is not the best of the run in {last}; {ADVICE}")
+            files.check_tensors(path, weights, self.model.state_dict())
+        self.best, self.best_val_acc = weights, val_acc
 
 
 @torch.inference_mode()

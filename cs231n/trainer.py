@@ -1,5 +1,6 @@
 """The Solver: trains a model on data, keeps the best of it, and can be stopped and resumed at any moment."""
 
+import io
 import json
 import logging
 import signal
@@ -12,16 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from cs231n.arguments import check_count, check_number
-from cs231n.files import atomic_write
+from cs231n.files import ADVICE, read_checked_zip, write_checked_zip
 from cs231n.optim import RULES
 
 logger = logging.getLogger(__name__)
 
 SHUFFLE, DROPOUT, SAMPLE = range(3)  # purposes of a generator, seeded by the run's seed, one of these and a counter
 
+FORMAT = "cs231n.Solver, 2"  # marks a file as a checkpoint of this version
 # What a checkpoint holds besides arrays: the solver's settings, and how far it has come.
 SETTINGS = ("update_rule", "lr_decay", "batch_size", "num_epochs", "num_train_samples", "num_val_samples")
 SETTINGS += ("print_every", "checkpoint_every", "seed")
+DATA = ("X_train", "y_train", "X_val", "y_val")
 PROGRESS = ("step", "loss_history", "train_acc_history", "val_acc_history", "best_val_acc")
 
 # An overflow in the net shows in the loss, which `_require_finite` reports; NumPy's warnings would only repeat it.
@@ -33,7 +36,8 @@ class Solver:
 
     model: has params, a dict of arrays, and loss(X, y=None), which returns (loss, grads) with y and scores (N, C)
     without.  If it has bn_params, a list of dicts, their running statistics are kept with the parameters; if it has
-    reseed, that is called with a new seed before each step, for its dropout.
+    reseed, that is called with a new seed before each step, for its dropout.  Its other attributes that are numbers,
+    strings, and lists and dicts of these, such as reg, are its settings, unless training changes them.
     data: a dict with X_train (N, ...), y_train (N,), X_val and y_val; X are float or int arrays, y int labels from 0.
     update_rule: a rule of `cs231n.optim`: sgd, sgd_momentum, rmsprop or adam.  optim_config: its settings.
     lr_decay: the learning rate is multiplied by this after each epoch.
@@ -77,7 +81,8 @@ class Solver:
         _check_data(data, model)
         self.model = model
         self.data = data
-        self._fingerprint = _fingerprint(data)
+        self._checksums = None  # of the data, where a checkpoint needs them
+        self._model_settings = _model_settings(model)
         self.update_rule = update_rule
         self.lr_decay = check_number("lr_decay", lr_decay)
         self.batch_size = check_count("batch_size", batch_size, 1)
@@ -242,20 +247,33 @@ class Solver:
         latest = self._latest or _model_arrays(self.model)
         for name, array in latest.items():
             self._require_finite(name, array)
-        meta = {name: getattr(self, name) for name in (*SETTINGS, *PROGRESS)} | {"data": self._fingerprint}
+        meta = {"format": FORMAT, "data": self._data_checksums(), "model": self._constant_model_settings()}
+        meta |= {name: getattr(self, name) for name in (*SETTINGS, *PROGRESS)}
         arrays = {f"model/{name}": array for name, array in latest.items()}
         arrays |= {f"best/{name}": array for name, array in (self._best or {}).items()}
         for param, config in self.optim_configs.items():
             arrays |= {f"optim/{param}/{name}": np.asarray(value) for name, value in config.items()}
         _write_checkpoint(self.checkpoint, meta, arrays)
 
+    def _data_checksums(self):
+        """The shape, dtype and CRC-32 of each array of the data, computed once: 0.15 s for CIFAR-10 in float32."""
+        if self._checksums is None:
+            self._checksums = {name: _checksum(self.data[name]) for name in DATA}
+        return self._checksums
+
+    def _constant_model_settings(self):
+        """The model's settings as they were before training; of those that differ now, the names alone."""
+        now = _model_settings(self.model)
+        constant = {name: value for name, value in self._model_settings.items() if now.get(name) == value}
+        return {"constant": constant, "changing": sorted((self._model_settings | now).keys() - constant.keys())}
+
     @classmethod
     def resume(cls, checkpoint_name, model, data, num_epochs=None, callback=None, verbose=True):
         """A solver whose `train` continues from a checkpoint, bit for bit as if training had never stopped.
 
         model and data: made as for the solver that wrote the file.  num_epochs: a new total (None: the one in the
-        file).  Raises FileNotFoundError if there is no such file, ValueError if the file is damaged, or model or data
-        do not fit it.
+        file).  Raises FileNotFoundError if there is no such file, ValueError if the file is damaged or of another
+        version, or model or data do not fit it: if a number of the data or a setting of the model differs.
         """
         path = _checkpoint_path(checkpoint_name)
         meta, arrays = _read_checkpoint(path)
@@ -263,20 +281,34 @@ class Solver:
         if num_epochs is not None:
             settings["num_epochs"] = num_epochs
         solver = cls(model, data, **settings, checkpoint_name=path, callback=callback, verbose=verbose)
-        if solver._fingerprint != meta["data"]:
-            raise ValueError(
-                f"data: {path} was made with other data, with the shapes and checksums {meta['data']}, "
-                f"got {solver._fingerprint}"
-            )
+        solver._latest, solver._best = _below("model/", arrays), _below("best/", arrays)
+        for part in filter(None, (solver._latest, solver._best)):
+            _check_fit(model, part, path)
+        solver._check_same_data_and_settings(meta, path)
         for name in PROGRESS:
             setattr(solver, name, meta[name])
-        solver._latest, solver._best = _below("model/", arrays), _below("best/", arrays)
-        _check_fit(model, solver._latest, path)
-        _load_model_arrays(model, solver._best or solver._latest)
         for key, value in _below("optim/", arrays).items():
             param, name = key.rsplit("/", 1)
+            if param not in model.params or value.shape not in (model.params[param].shape, ()):
+                raise ValueError(f"{path}: {key}, of shape {value.shape}, fits no parameter of the model; {ADVICE}")
             solver.optim_configs[param][name] = value if value.ndim else value.item()
+        _load_model_arrays(model, solver._best or solver._latest)
         return solver
+
+    def _check_same_data_and_settings(self, meta, path):
+        """Raise ValueError where data or a setting of the model differs from that of a checkpoint."""
+        for name, ours in self._data_checksums().items():
+            if ours != meta["data"][name]:
+                raise ValueError(
+                    f"data: {path} was made with other data: wanted {name} with the shape, type and checksum "
+                    f"{meta['data'][name]}, got {ours}"
+                )
+        ours, theirs = self._model_settings, meta["model"]["constant"]
+        for name in sorted((ours.keys() | theirs.keys()) - set(meta["model"]["changing"])):
+            if ours.get(name) != theirs.get(name):
+                raise ValueError(
+                    f"model: {path} was made with another one: wanted {name} {theirs.get(name)}, got {ours.get(name)}"
+                )
 
 
 def _with_learning_rate(update_rule, optim_config):
@@ -297,7 +329,7 @@ def _check_data(data, model):
     """Raise ValueError, which says what is wrong with the data and where, if the model cannot be trained on it."""
     if not isinstance(data, Mapping):
         raise ValueError(f"data: wanted a dict, got {type(data).__name__}")
-    if missing := [key for key in ("X_train", "y_train", "X_val", "y_val") if key not in data]:
+    if missing := [key for key in DATA if key not in data]:
         raise ValueError(f"data: lacks {', '.join(missing)}; it has {', '.join(map(str, data))}")
     for split in ("train", "val"):
         X, y = data[f"X_{split}"], data[f"y_{split}"]
@@ -320,12 +352,33 @@ def _check_data(data, model):
             raise ValueError(f"y_{split}: wanted labels from 0 to {num_classes - 1}, got {y[i]} at index {i}")
 
 
-def _fingerprint(data):
-    """What identifies the data: shapes, and checksums of the labels and of up to 64 of the examples."""
-    parts = [(data[f"X_{split}"], data[f"y_{split}"]) for split in ("train", "val")]
-    samples = [np.ascontiguousarray(X[:: len(X) // 64 + 1]) for X, _ in parts]
-    checksums = [(zlib.crc32(y.astype("<i8")), zlib.crc32(x)) for (_, y), x in zip(parts, samples, strict=True)]
-    return [[*X.shape, *sums] for (X, _), sums in zip(parts, checksums, strict=True)]
+def _checksum(array):
+    """The shape, dtype and CRC-32 of an array; whole numbers of any dtype count as int64."""
+    if array.ndim == 1:
+        array = array.astype("<i8")
+    checksum = 0
+    for i in range(0, len(array), 1000):  # a part at a time, as the array may be a view of which a copy is large
+        checksum = zlib.crc32(np.ascontiguousarray(array[i : i + 1000]), checksum)
+    return [*array.shape, str(array.dtype), checksum]
+
+
+def _model_settings(model):
+    """Attribute -> value, of all but arrays and other objects; the seed of the dropout counts as None."""
+    seed = model.reseed(None) if hasattr(model, "reseed") else None
+    settings = {name: _plain(value) for name, value in getattr(model, "__dict__", {}).items() if name != "params"}
+    if hasattr(model, "reseed"):
+        model.reseed(seed)
+    return settings
+
+
+def _plain(value):
+    """value with numbers, strings, lists and dicts as JSON has them, and without all else."""
+    if isinstance(value, Mapping):
+        return {str(key): plain for key, entry in value.items() if (plain := _plain(entry)) is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, bool | int | float | str) else None
 
 
 def _model_arrays(model):
@@ -365,21 +418,26 @@ def _checkpoint_path(name):
 def _write_checkpoint(path, meta, arrays):
     """Write a checkpoint: at any moment, path holds a whole one, the old or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        np.savez(file, meta=np.array(json.dumps(meta | {"arrays": list(arrays)})), **arrays)
+    content = io.BytesIO()
+    np.savez(content, meta=np.array(json.dumps(meta | {"arrays": list(arrays)})), **arrays)
+    write_checked_zip(path, content.getbuffer())
 
 
 def _read_checkpoint(path):
-    """What `_write_checkpoint` wrote: meta and arrays.  Nothing in the file is executed."""
-    with open(path, "rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as npz:
-                arrays = dict(npz)
-            meta = json.loads(str(arrays.pop("meta")))
-            if arrays.keys() != set(meta["arrays"]):
-                raise ValueError("it lacks arrays")
-        except Exception as error:  # what a damaged zip file raises has no type in common
-            raise ValueError(f"{path} is not a whole checkpoint of this Solver ({error})") from error
+    """What `_write_checkpoint` wrote: meta and arrays, all of them finite.  Nothing in the file is executed."""
+    content = read_checked_zip(path)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as npz:
+            arrays = dict(npz)
+        meta = json.loads(str(arrays.pop("meta")))
+        if meta["format"] != FORMAT:
+            raise ValueError(f"its format is {meta['format']!r}, and this version reads {FORMAT!r}")
+        if arrays.keys() != set(meta["arrays"]) or not {*SETTINGS, *PROGRESS, "data", "model"} <= meta.keys():
+            raise ValueError("it lacks a part")
+        if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+            raise ValueError(f"{bad[0]} is not finite")
+    except Exception as error:  # what a foreign zip file raises has no type in common
+        raise ValueError(f"{path} is not a checkpoint of this Solver ({error}); {ADVICE}") from error
     return meta, arrays
 
 

@@ -1,8 +1,10 @@
 """Whole files: the old one or a new one, with one writer or with several, whatever fails."""
 
 import errno
+import io
 import os
 import threading
+import zipfile
 
 import pytest
 
@@ -109,3 +111,45 @@ def test_a_table_comes_back_as_strings(tmp_path):
     assert (tmp_path / "a.csv").read_bytes() == b'epoch,note\n1,"a, b"\n2,\n'
     assert files.read_csv(tmp_path / "a.csv") == [{"epoch": "1", "note": "a, b"}, {"epoch": "2", "note": ""}]
     assert files.read_csv(tmp_path / "none.csv") == []
+
+
+# A checksum
+
+
+def write_zip(path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("a.txt", "whole")
+    files.write_checked_zip(path, content.getvalue())
+    return path.read_bytes()
+
+
+def test_a_checked_zip_is_a_zip_file_to_other_programs(tmp_path):
+    content = write_zip(tmp_path / "a.zip")
+    assert files.read_checked_zip(tmp_path / "a.zip") == content
+    with zipfile.ZipFile(tmp_path / "a.zip") as file:
+        assert file.testzip() is None
+        assert file.read("a.txt") == b"whole"
+        assert file.comment.startswith(b"SHA-256 of all bytes before: ")
+
+
+def test_every_flipped_bit_of_a_checked_zip_is_found(tmp_path):
+    path = tmp_path / "a.zip"
+    content = write_zip(path)
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(
+            ValueError, match=r"a\.zip (is damaged|has no checksum).*; use another copy of it, or train again$"
+        ):
+            files.read_checked_zip(path)
+
+
+def test_a_checked_zip_with_bytes_missing_or_added_is_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    content = write_zip(path)
+    for changed in (b"", content[:50], content[:-1], content[1:], content + b"x", b"x" + content, content[:-1] + b"x"):
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"a\.zip (is damaged|has no checksum)"):
+            files.read_checked_zip(path)

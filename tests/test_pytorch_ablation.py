@@ -12,6 +12,7 @@ import pytest
 from cs231n import pytorch_ablation, pytorch_data
 from cs231n.pytorch_ablation import ablate
 from cs231n.pytorch_cifar10 import main
+from cs231n.pytorch_files import locked
 from cs231n.pytorch_recipes import ABLATIONS, Speedrun
 
 TINY = Speedrun(epochs=1, batch_size=16, widths=(2, 2), train_images=32, seed=5)
@@ -43,14 +44,12 @@ def runs(monkeypatch):
         compiled: ClassVar = []
 
         def __init__(self, recipe, train, val, folder, compiled):
-            folder.mkdir(parents=True)
             made.append((recipe, 0.01 * (len(made) ** 2 % 31), 1.0 + len(made)))
             self.compiled.append(compiled)
-            self.lines = ["val_acc,training_seconds", "0.0,0.0", "{1},{2}".format(*made[-1])]
-            self.log = folder / "log.csv"
+            self.history = [{"val_acc": 0.0, "training_seconds": 0.0}]
 
         def run(self):
-            self.log.write_text("\n".join(self.lines))
+            self.history.append(dict(zip(("val_acc", "training_seconds"), made[-1][1:], strict=True)))
 
     monkeypatch.setattr(pytorch_ablation, "Training", FakeTraining)
     return made
@@ -114,6 +113,42 @@ def test_the_command_line_trains_without_each_idea_and_reads_no_test_set(tmp_pat
     assert all(0 <= float(row["val_acc_mean"]) <= 1 and float(row["seconds_mean"]) > 0 for row in rows)
     assert (tmp_path / "without-fast-biases-0" / "last.pt").exists()
     assert set(seen) == {16}  # of 8 test images, none
+
+
+def test_an_earlier_ablation_is_kept_unless_overwrite_is_given(runs, tmp_path, caplog):
+    argv = ["ablate", "--device=cpu", "--train-images=32", "--seeds=1", "--output-dir", str(tmp_path)]
+    assert main(argv) == 0
+    before = (tmp_path / "ablation.csv").read_bytes()
+    assert main(argv) == 1
+    says = f"{tmp_path} has {tmp_path / 'ablation.csv'} of an earlier run: use --overwrite, or another --output-dir"
+    assert [record.message for record in caplog.records] == [says]
+    assert ((tmp_path / "ablation.csv").read_bytes(), len(runs)) == (before, 9)
+    assert main([*argv, "--overwrite"]) == 0
+    assert len(runs) == 18
+
+
+def test_an_ablation_that_was_stopped_in_its_first_run_is_not_mixed_with_another(runs, tmp_path):
+    best = tmp_path / "without-muon-6" / "best.pt"
+    best.parent.mkdir()
+    best.touch()
+    ablate(TINY, 1, None, tmp_path / "other", "cpu")
+    with pytest.raises(ValueError, match=r"without-muon-6/best\.pt of an earlier run"):
+        ablate(TINY, 2, None, tmp_path, "cpu")
+    ablate(TINY, 2, None, tmp_path, "cpu", overwrite=True)
+    assert not best.exists()
+
+
+@pytest.mark.parametrize("folder", [".", "without-muon-5"])
+def test_an_ablation_writes_to_no_folder_that_is_in_use(runs, tmp_path, folder):
+    with locked(tmp_path / folder), pytest.raises(ValueError, match="is in use by another run"):
+        ablate(TINY, 1, None, tmp_path, "cpu")
+    assert not (tmp_path / "without-muon-5" / "best.pt").exists()
+
+
+def test_seeds_beyond_the_largest_are_refused_before_the_first_run(runs, tmp_path):
+    with pytest.raises(ValueError, match="seed: wanted a whole number from 0"):
+        ablate(replace(TINY, seed=2**63 - 1), 2, None, tmp_path, "cpu")
+    assert runs == []
 
 
 def test_ctrl_c_does_not_offer_to_resume(tmp_path, monkeypatch, caplog):

@@ -1,6 +1,7 @@
 """The command line: a run from the data to the test, killed and resumed, and shared by several processes."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = tuple("abcdefghij")
 SMALL = ["--epochs=1", "--batch-size=16", "--widths=4", "--blocks=1", "--train-images=48", "--device=cpu"]
 DRAW_CURVES = files.draw_curves
-WRITTEN = {"best.pt", "last.pt", "log.csv", "configuration.json", "result.json", "curves.png"}
+WRITTEN = {"best.pt", "last.pt", "log.csv", "configuration.json", "result.json", "curves.png", ".lock"}
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "one_torch_thread")
 
@@ -106,7 +107,7 @@ def test_the_configuration_and_the_versions_are_beside_the_checkpoint(tmp_path):
     assert configuration["recipe"] == recipe.settings()
     assert configuration["versions"] == files.versions(torch.device("cpu"))
     options = {"device": "cpu", "output_dir": str(tmp_path), "data_dir": None, "preset": "94", "processes": 1}
-    options |= {"compile": False, "deterministic": True, "resume": False, "workers": 0}
+    options |= {"compile": False, "deterministic": True, "resume": False, "overwrite": False, "workers": 0}
     assert configuration["options"] == options
 
 
@@ -117,7 +118,7 @@ def test_the_run_is_deterministic_where_asked(tmp_path, monkeypatch):
         Training, "run", lambda self: (seen.append(torch.are_deterministic_algorithms_enabled()), run(self))
     )
     assert main(in_folder(tmp_path)) == 0
-    assert main(in_folder(tmp_path, "--deterministic")) == 0
+    assert main(in_folder(tmp_path, "--deterministic", "--overwrite")) == 0
     assert seen == [False, True]
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -139,10 +140,11 @@ def test_loader_compile_workers_and_data_dir_are_passed_on(tmp_path, monkeypatch
 
 def test_the_tiny_preset_is_a_small_change_of_each_recipe(tmp_path):
     for name in ("classic", "speedrun"):
-        argv = ["--recipe", name, "--preset=tiny", "--train-images=48", "--output-dir", str(tmp_path), "--device=cpu"]
+        folder = tmp_path / name
+        argv = ["--recipe", name, "--preset=tiny", "--train-images=48", "--output-dir", str(folder), "--device=cpu"]
         assert main(argv) == 0
-        assert json.loads((tmp_path / "configuration.json").read_text())["recipe"]["widths"] == [8, 16]
-        assert len(read_csv(tmp_path / "log.csv")) == 2
+        assert json.loads((folder / "configuration.json").read_text())["recipe"]["widths"] == [8, 16]
+        assert len(read_csv(folder / "log.csv")) == 2
 
 
 def test_the_stand_in_is_named_wherever_its_result_is(tmp_path, monkeypatch, caplog):
@@ -166,6 +168,49 @@ def test_without_matplotlib_a_run_says_that_it_draws_nothing(tmp_path, monkeypat
     assert {path.name for path in tmp_path.iterdir()} == WRITTEN - {"curves.png"}
 
 
+# One run in a folder
+
+
+def test_an_earlier_run_is_kept_unless_overwrite_is_given(tmp_path, caplog):
+    assert main(in_folder(tmp_path)) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main(in_folder(tmp_path, "--seed=1")) == 1
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path} has best.pt, last.pt, log.csv, curves.png, result.json of an earlier run: "
+        f"use --resume to continue it, --overwrite to start over, or another --output-dir"
+    ]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert main(in_folder(tmp_path, "--seed=1", "--overwrite")) == 0
+    assert files.load(tmp_path / "best.pt", "cpu")["recipe"]["seed"] == 1
+
+
+def test_overwrite_deletes_nothing_before_it_can_start(tmp_path):
+    assert main(in_folder(tmp_path)) == 0
+    for options in (["--train-images=65"], ["--batch-size=0"], ["--workers=2"], ["--lr=-1"]):
+        assert main(in_folder(tmp_path, *options, "--overwrite")) == 1
+    assert {path.name for path in tmp_path.iterdir()} == WRITTEN
+
+
+def test_overwrite_leaves_nothing_of_the_earlier_run(tmp_path):
+    assert main(in_folder(tmp_path, "--epochs=3")) == 0
+    assert main(in_folder(tmp_path, "--lr=1e30", "--overwrite")) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"configuration.json", ".lock"}
+
+
+def test_resume_and_overwrite_exclude_each_other(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(in_folder(tmp_path, "--resume", "--overwrite"))
+    assert "argument --overwrite: not allowed with argument --resume" in capsys.readouterr().err
+
+
+def test_resume_before_the_first_epoch_is_complete_starts_with_it_and_says_so(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for _ in range(2):
+        assert main(in_folder(tmp_path, "--resume")) == 0
+    says = f"no epoch to resume from in {tmp_path}: starting with the first"
+    assert [record.message for record in caplog.records].count(says) == 1
+
+
 # What goes wrong is one clear line
 
 
@@ -173,7 +218,6 @@ def test_without_matplotlib_a_run_says_that_it_draws_nothing(tmp_path, monkeypat
     ("options", "says"),
     [
         (["--train-images=65"], "train_images: wanted a whole number from 1 to 64, got 65"),
-        (["--resume"], "No such file or directory"),
         (["--epochs=0"], "epochs: wanted a whole number of at least 1, got 0"),
         (["--widths", "4", "0"], "widths: wanted a whole number of at least 1, got 0"),
         (["--lr=nan"], "lr: wanted a number of at least 0, got nan"),
@@ -197,6 +241,11 @@ def test_a_wrong_command_is_one_clear_line(tmp_path, caplog, options, says):
     ("error", "status", "says"),
     [
         (KeyboardInterrupt(), 130, "Stopped by Ctrl-C; --resume continues from the last complete epoch."),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate"),
+            1,
+            "The device's memory is full: try a smaller --batch-size.",
+        ),
         (torch.OutOfMemoryError("a\nlong\nstory"), 1, "The device's memory is full: try a smaller --batch-size."),
         (torch.distributed.DistBackendError("peer closed\nlong"), 1, "Another process failed: peer closed"),
         (RuntimeError("[gloo/pair.cc:5] Read error\nlong"), 1, "Another process failed: [gloo/pair.cc:5] Read error"),
@@ -331,6 +380,108 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_last_whole_checkpoint(tmp_
     assert not list(folder.glob("*.tmp"))
 
 
+# One run in a folder, in several processes
+
+
+@pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]])
+def test_a_second_run_in_the_folder_of_one_is_one_clear_line_until_the_first_is_killed(tmp_path, caplog, options):
+    with Child(train, tmp_path, RUN, WARM_UP + EPOCH + 1, hang) as first:
+        first.wait_for("training")
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        assert main([*RUN, "--output-dir", str(tmp_path), *options]) == 1
+        assert [record.message for record in caplog.records] == [
+            f"{tmp_path} is in use by another run; wait for its end, or choose another --output-dir"
+        ]
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        assert first.kill()
+    assert main([*RUN, "--output-dir", str(tmp_path), "--resume"]) == 0
+
+
+def hold(tell, folder):
+    with files.locked(folder):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+        tell(worker.pid)
+        time.sleep(60)
+
+
+def test_the_lock_of_a_killed_process_is_free_though_its_loaders_workers_live_on(tmp_path):
+    with Child(hold, tmp_path) as child:
+        worker = child.message()
+        with pytest.raises(ValueError, match="is in use by another run"), files.locked(tmp_path):
+            pass
+        assert child.kill()
+    try:
+        with files.locked(tmp_path):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+# Stopped by a signal
+
+
+def run_main(tell, argv, function):
+    """In a process of its own, run the command line; function, a pair of module and name, tells the test and hangs."""
+    sys.modules["matplotlib"] = None
+    use_small_data(setattr)
+    module, name = function
+    setattr(sys.modules[f"cs231n.{module}"], name, lambda *_: hang(tell))
+    return main(argv)
+
+
+def assert_stopped(number, status, says, act, *args, folder):
+    with Child(act, *args, stderr=folder / "stderr") as child:
+        child.wait_for("training")
+        os.kill(child.process.pid, number)
+        assert child.exit_status() == status
+    said = (folder / "stderr").read_text()
+    assert said.splitlines()[-1] == says
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "status"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
+)
+def test_a_signal_in_training_is_one_line_and_leaves_whole_checkpoints(tmp_path, number, cause, status):
+    says = f"Stopped by {cause}; --resume continues from the last complete epoch."
+    folder = tmp_path / "run"
+    assert_stopped(number, status, says, train, folder, RUN, WARM_UP + EPOCH + 1, hang, folder=tmp_path)
+    assert files.load(folder / "last.pt", "cpu")["progress"]["epoch"] == 1
+    assert {path.name for path in folder.iterdir()} == {"best.pt", "last.pt", "log.csv", "configuration.json", ".lock"}
+    assert main([*RUN, "--output-dir", str(folder), "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "status"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
+)
+@pytest.mark.parametrize(
+    ("argv", "function"),
+    [
+        (["predict", "best.pt", "a.png"], ("pytorch_predict", "load")),
+        (["ablate", "--device=cpu"], ("pytorch_ablation", "read_splits")),
+    ],
+)
+def test_a_signal_in_the_other_commands_is_one_line(tmp_path, number, cause, status, argv, function):
+    argv = [*argv, "--output-dir", str(tmp_path / "runs")] if argv[0] == "ablate" else argv
+    assert_stopped(number, status, f"Stopped by {cause}.", run_main, argv, function, folder=tmp_path)
+
+
+def test_ctrl_c_while_the_program_starts_is_one_line():
+    argv = [sys.executable, "-X", "importtime", "-m", "cs231n.pytorch_cifar10", "predict", "none.pt", "none.png"]
+    with subprocess.Popen(argv, env=environment(), stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c) as child:
+        while "torch" not in child.stderr.readline():  # the first part of torch has been imported
+            pass
+        child.send_signal(signal.SIGINT)
+        said = [line for line in child.stderr if not line.startswith("import time:")]
+    assert (said, child.returncode) == (["Stopped by Ctrl-C.\n"], 130)
+
+
+def heed_ctrl_c():
+    """Undo what a shell does for a program in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 # Two processes
 
 
@@ -378,17 +529,52 @@ def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train_as(tell, rank, port, folder):
+def train_as(tell, rank, port, folder, run=RUN, act=None):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}  # as torchrun sets them
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return train(tell, folder, RUN, WARM_UP + EPOCH + 2, die)
+    return train(tell, folder, run, WARM_UP + EPOCH + 2 if act else 0, act)
+
+
+def train_together(folder, *options):
+    """The exit statuses of two processes that train by RUN, and what each wrote to stderr."""
+    stderr = [folder.with_name(f"stderr{rank}") for rank in range(2)]
+    for path in stderr:
+        path.unlink(missing_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    run = [*RUN, *options]
+    with (
+        Child(train_as, 0, port, folder, run, stderr=stderr[0]) as first,
+        Child(train_as, 1, port, folder, run, stderr=stderr[1]) as second,
+    ):
+        return [child.exit_status() for child in (first, second)], [path.read_text() for path in stderr]
+
+
+def test_several_processes_of_a_run_share_its_folder_and_a_second_run_is_one_clear_line(tmp_path):
+    folder = tmp_path / "run"
+    assert train_together(folder)[0] == [0, 0]
+    before = (folder / "last.pt").read_bytes()
+    with files.locked(folder):
+        statuses, said = train_together(folder, "--resume")
+    assert statuses == [1, 1]
+    assert said == [f"{folder} is in use by another run; wait for its end, or choose another --output-dir\n", ""]
+    statuses, said = train_together(folder)
+    assert statuses == [1, 1]
+    assert "use --resume to continue it" in said[0]
+    assert said[0].count("\n") == 1
+    assert said[1] == ""
+    assert (folder / "last.pt").read_bytes() == before
+    assert train_together(folder, "--resume")[0] == [0, 0]
 
 
 def test_when_a_process_dies_the_other_ends_with_one_clear_line_and_the_run_can_be_resumed(tmp_path):
     folder, stderr = tmp_path / "run", tmp_path / "stderr"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with Child(train_as, 0, port, folder, stderr=stderr) as first, Child(train_as, 1, port, folder) as second:
+    with (
+        Child(train_as, 0, port, folder, RUN, die, stderr=stderr) as first,
+        Child(train_as, 1, port, folder, RUN, die) as second,
+    ):
         assert second.exit_status() == -signal.SIGKILL
         assert first.exit_status() == 1
     assert "Traceback" not in stderr.read_text()

@@ -9,11 +9,13 @@ from torch import nn
 
 from cs231n import pytorch_device
 from cs231n.pytorch_device import (
+    TORCHRUN,
     SynchronizedBatchNorm,
     autocast,
     best_device,
     determinism,
     device_name,
+    is_out_of_memory,
     memory_format,
     processes,
     reason,
@@ -147,10 +149,38 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
         assert pytorch_device.sum_over_processes(torch.tensor(3.0)) == 3
 
 
+@pytest.mark.parametrize("count", ["1", ""])
+def test_a_single_process_on_a_cluster_is_a_plain_one(monkeypatch, count):
+    monkeypatch.setenv("WORLD_SIZE", count)
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    with processes(CPU):
+        assert (pytorch_device.rank(), pytorch_device.world_size()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT not set: start .* with torchrun"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a"}, "but MASTER_PORT not set"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE: wanted the number of processes, got '0'; start them with torchrun"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE: wanted the number of processes, got 'two'"),
+    ],
+)
+def test_an_environment_that_names_no_other_process_is_one_clear_line(monkeypatch, environment, says):
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=says), processes(CPU):
+        pass
+
+
 @pytest.mark.parametrize(("device", "backend"), [(CPU, "gloo"), (torch.device("cuda", 1), "nccl")])
 def test_processes_speak_nccl_on_gpus_and_gloo_elsewhere(monkeypatch, device, backend):
     said = []
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("WORLD_SIZE", *TORCHRUN):
+        monkeypatch.setenv(name, "2")
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: said.append(backend))
     monkeypatch.setattr(pytorch_device.gc, "collect", lambda: said.append("collected"))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: said.append("end"))
@@ -158,6 +188,16 @@ def test_processes_speak_nccl_on_gpus_and_gloo_elsewhere(monkeypatch, device, ba
     with processes(device):
         pass
     assert said == [*([device] if device.type == "cuda" else []), backend, "collected", "end"]
+
+
+def test_memory_that_is_full_is_recognized_on_every_device():
+    messages = "[enforce fail] DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory (MPS allocated"
+    for error in (torch.OutOfMemoryError("CUDA"), MemoryError(), *map(RuntimeError, messages)):
+        assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("a fault"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
 
 
 def test_a_sum_over_processes_leaves_what_was_summed_alone(monkeypatch):

@@ -1,15 +1,20 @@
 """What a run leaves on the disk: whole files, or the old ones."""
 
 import builtins
+import errno
+import fcntl
+import io
+import os
 import platform
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 
 from cs231n import pytorch_files as files
-from cs231n.files import read_csv
+from cs231n.files import write_checked_zip
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -35,14 +40,57 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, content):
     path = tmp_path / "a.pt"
     files.save(path, {"w": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:2000] if content == "half" else content)
-    with pytest.raises(ValueError, match=r"a\.pt is not a complete checkpoint of cs231n\.pytorch_cifar10$"):
+    with pytest.raises(
+        ValueError, match=r"a\.pt has no checksum: it is damaged, or .*; use another copy of it, or train"
+    ):
         files.load(path, "cpu")
 
 
-@pytest.mark.parametrize("state", [{"w": torch.zeros(2)}, torch.zeros(2), {"format": "other"}])
-def test_a_foreign_checkpoint_is_one_clear_line(tmp_path, state):
-    torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt is a checkpoint, but not one of cs231n\.pytorch_cifar10$"):
+def test_a_checkpoint_with_a_flipped_bit_is_refused_wherever_it_is(tmp_path):
+    path = tmp_path / "a.pt"
+    files.save(path, {"w": torch.zeros(500)})
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for place in rng.choice(len(content), 60, replace=False):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << rng.integers(8)
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"a\.pt (is damaged|has no checksum)"):
+            files.load(path, "cpu")
+
+
+def test_pytorch_reads_a_checkpoint(tmp_path):
+    files.save(tmp_path / "a.pt", {"w": torch.arange(3.0)})
+    for mmap in (False, True):
+        assert torch.load(tmp_path / "a.pt", weights_only=True, mmap=mmap)["w"].tolist() == [0, 1, 2]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_one_clear_line(tmp_path):
+    torch.save({"format": "cs231n.pytorch_cifar10, 1", "w": torch.zeros(2)}, tmp_path / "a.pt")
+    with pytest.raises(
+        ValueError, match=r"a\.pt has no checksum: .* an earlier version wrote it; use another copy of it"
+    ):
+        files.load(tmp_path / "a.pt", "cpu")
+
+
+def write_foreign(path, state):
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_checked_zip(path, content.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({"w": torch.zeros(2)}, "is not a checkpoint of cs231n"),
+        (torch.zeros(2), "is not a checkpoint of cs231n"),
+        ({"format": "other"}, f"has the format 'other', and this version reads '{files.FORMAT}'"),
+        ({"format": files.FORMAT, "a": [{"b": torch.tensor([0, torch.nan])}]}, "a/0/b is not finite"),
+        ({"format": files.FORMAT, "a": torch.inf}, "a is not finite"),
+    ],
+)
+def test_a_foreign_checkpoint_is_one_clear_line(tmp_path, state, says):
+    write_foreign(tmp_path / "a.pt", state)
+    with pytest.raises(ValueError, match=rf"a\.pt:? {says}.*; use another copy of it, or train again$"):
         files.load(tmp_path / "a.pt", "cpu")
 
 
@@ -51,19 +99,54 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "evil"), "w"))
 
-    torch.save({"format": files.FORMAT, "evil": Evil()}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="is not a complete checkpoint"):
+    write_foreign(tmp_path / "a.pt", {"format": files.FORMAT, "evil": Evil()})
+    with pytest.raises(ValueError, match="is not a checkpoint of cs231n"):
         files.load(tmp_path / "a.pt", "cpu")
     assert not (tmp_path / "evil").exists()
 
 
-def test_an_epoch_that_is_repeated_replaces_its_row_and_those_after_it(tmp_path):
-    path = tmp_path / "log.csv"
-    assert read_csv(path) == []
-    for epoch, loss in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.5)):
-        files.log_epoch(path, {"epoch": epoch, "loss": loss})
-    assert path.read_bytes() == b"epoch,loss\n1,0.1\n2,0.5\n"
-    assert read_csv(path) == [{"epoch": "1", "loss": "0.1"}, {"epoch": "2", "loss": "0.5"}]
+# The folder of a run
+
+
+def test_a_folder_is_locked_until_the_end_of_the_context(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    for _ in range(2):
+        message = r"runs/a is in use by another run; wait for its end, or choose another --output-dir$"
+        with files.locked(folder), pytest.raises(ValueError, match=message), files.locked(folder):
+            pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_warning(monkeypatch, tmp_path, caplog, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with files.locked(tmp_path):
+        pass
+    message = f"The file system of {tmp_path} has no locks: start no second run there while this one runs."
+    assert caplog.messages == [message]
+
+
+def test_a_lock_that_fails_for_another_reason_is_passed_on(monkeypatch, tmp_path):
+    def flock(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="Input/output error"), files.locked(tmp_path):
+        pass
+
+
+def test_the_results_of_a_run_are_found_and_removed_and_other_files_stay(tmp_path):
+    assert files.results(tmp_path / "none") == []
+    for name in ("last.pt", "best.pt", "log.csv", "notes.txt", "configuration.json"):
+        (tmp_path / name).touch()
+    assert files.results(tmp_path) == ["best.pt", "last.pt", "log.csv"]
+    files.remove_results(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["configuration.json", "notes.txt"]
+
+
+# What a run writes for its reader
 
 
 def test_the_versions_are_those_of_this_environment_as_plain_strings():
@@ -85,8 +168,7 @@ def test_a_package_that_is_absent_has_no_version(monkeypatch):
 # Pictures
 
 ROWS = [
-    {"epoch": str(e), "lr": "0.1", "train_loss": "2", "val_loss": "1.5", "train_acc": "0.25", "val_acc": str(e / 10)}
-    for e in (1, 2, 3)
+    {"epoch": e, "lr": 0.1, "train_loss": 2.0, "val_loss": 1.5, "train_acc": 0.25, "val_acc": e / 10} for e in (1, 2, 3)
 ]
 
 

@@ -1,6 +1,7 @@
 """Image files are classified as the net was trained to see them, and what cannot be is one clear line."""
 
 import os
+import re
 import warnings
 
 import numpy as np
@@ -185,7 +186,7 @@ def test_an_image_that_cannot_be_read_does_not_keep_the_others_from_being_classi
     [
         ("none.pt", [], "No such file or directory: 'none.pt'"),
         (".", [], "Is a directory"),
-        (__file__, [], "is not a complete checkpoint of cs231n.pytorch_cifar10"),
+        (__file__, [], "has no checksum: it is damaged, or another program or an earlier version wrote it"),
         (None, ["--device=nonsense"], "device: wanted cuda, mps, cpu, or one with a number"),
         (None, ["--device=cuda:77"], "device: cuda:77 cannot be used here"),
         (None, ["--top=0"], "top: wanted a whole number of at least 1, got 0"),
@@ -198,3 +199,26 @@ def test_a_wrong_command_is_one_clear_line(run, tmp_path, monkeypatch, caplog, c
     (record,) = caplog.records
     assert says in record.message
     assert "\n" not in record.message
+
+
+CHANGES = {
+    "nan": lambda state: state["model"]["affine.weight"].mul_(torch.nan),
+    "another shape": lambda state: state["model"].update({"affine.weight": torch.zeros(10, 7)}),
+    "another dtype": lambda state: state["model"].update({"affine.weight": torch.zeros(10, 6, dtype=torch.float64)}),
+    "a weight less": lambda state: state["model"].popitem(),
+    "another net": lambda state: state["architecture"].update(net="VGG"),
+    "a class less": lambda state: state["class_names"].pop(),
+    "no statistics": lambda state: state.pop("statistics"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_checkpoint_that_does_not_fit_is_one_clear_line(run, tmp_path, caplog, capsys, change):
+    state = files.load(run[0] / "best.pt", "cpu")
+    change(state)
+    files.save(tmp_path / "best.pt", state)
+    assert main(["predict", str(tmp_path / "best.pt"), save(tmp_path / "a.png", picture())]) == 1
+    (record,) = caplog.records
+    assert re.search(r"best\.pt.*; use another copy of it, or train again$", record.message)
+    assert "\n" not in record.message
+    assert capsys.readouterr().out == ""

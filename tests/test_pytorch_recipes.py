@@ -43,6 +43,7 @@ def test_speedrun_rises_and_then_falls_to_0_along_straight_lines():
     recipe = Speedrun(warmup=0.2)
     assert [recipe.rate(share) for share in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx([0, 0.5, 1, 0.5, 0])
     assert Speedrun(warmup=0.0).rate(0.25) == 0.75
+    assert [Speedrun(warmup=1.0).rate(share) for share in (0, 0.25, 1, 1.1)] == [0, 0.25, 0, 0]  # 1.1: past the end
 
 
 # Switches
@@ -129,7 +130,8 @@ def test_speedrun_keeps_the_average_it_is_asked_for():
         ("widths", 4, "a tuple of numbers, got 4"),
         ("widths", (4,) * 5, "at most 4, each of which halves the picture, got 5"),
         ("seed", 2**63, f"a whole number from 0 to {2**63 - 1}, got {2**63}"),
-        ("pad", -1, "a whole number of at least 0, got -1"),
+        ("pad", -1, "a whole number from 0 to 32, got -1"),
+        ("pad", 33, "a whole number from 0 to 32, got 33"),
         ("lr", float("nan"), "a number of at least 0, got nan"),
         ("lr", float("inf"), "a number of at least 0, got inf"),
         ("lr", "fast", "a number of at least 0, got 'fast'"),

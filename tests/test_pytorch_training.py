@@ -1,7 +1,7 @@
 """A run: what it learns, what it writes, and that it continues where it was stopped."""
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -62,11 +62,13 @@ def assert_same_end(folder, other):
     states = [files.load(f / "last.pt", "cpu") for f in (folder, other)]
     for state in states:
         del state["progress"]["training_seconds"]
+        state["resume"]["history"] = without_times(state["resume"]["history"])
     assert_same(*states)
-    logs = [read_csv(f / "log.csv") for f in (folder, other)]
-    timed = {"images_per_second", "training_seconds"}
-    untimed = [[{k: v for k, v in row.items() if k not in timed} for row in log] for log in logs]
-    assert untimed[0] == untimed[1]
+    assert_same(*(without_times(read_csv(f / "log.csv")) for f in (folder, other)))
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "training_seconds")} for row in rows]
 
 
 # Learning
@@ -229,6 +231,39 @@ def test_what_fails_in_the_warm_up_for_another_reason_is_passed_on(images, tmp_p
         Training(TINY, *images, tmp_path, compiled).run(verbose=False)
 
 
+# Settings at their limits
+
+
+def limits():
+    """Triples of recipe, setting and value: both ends of each range, and each choice."""
+    for kind in (Classic, Speedrun):
+        for setting in fields(kind):
+            allowed = setting.metadata
+            ends = [True, False] if isinstance(setting.default, bool) else [allowed["least"], allowed["most"]]
+            for value in allowed["choices"] or ends:
+                if value != np.inf:
+                    yield pytest.param(kind, setting, value, id=f"{kind.__name__}-{setting.name}-{value}")
+
+
+@pytest.mark.parametrize(("kind", "setting", "value"), list(limits()))
+def test_a_run_takes_each_setting_at_both_ends_of_its_range(kind, setting, value, tmp_path):
+    train = Images(*bytes_and_labels(8), "cpu")
+    settings = {"epochs": 1, "batch_size": 4, "widths": (2, 2), "alternating_flip": False}
+    settings[setting.name] = (value,) if isinstance(setting.default, tuple) else value
+    training = trained(kind(**settings), (train, train), tmp_path)
+    assert training.epoch == 1
+    resumed(training.recipe, (train, train), tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "widths"), [(Classic, (2,) * 6), (Speedrun, (2,) * 4)])
+def test_batch_norm_over_a_single_value_is_one_clear_line(kind, widths, tmp_path):
+    images = Images(*bytes_and_labels(8), "cpu")
+    with pytest.raises(ValueError, match=r"^batch_size, train_images: wanted at least 2, as batch norm .*, got 1$"):
+        Training(kind(batch_size=1, widths=widths), images, images, tmp_path)
+    trained(kind(batch_size=1, widths=widths[1:], epochs=1), (images, images), tmp_path)
+    trained(kind(batch_size=2, widths=widths, epochs=1), (images, images), tmp_path)
+
+
 # Evaluation
 
 
@@ -351,7 +386,8 @@ def test_best_has_what_predict_needs_and_not_what_resume_does(images, tmp_path):
     assert best["class_names"] == list(images[0].class_names)
     assert best["statistics"] == {"mean": images[0].statistics[0].tolist(), "std": images[0].statistics[1].tolist()}
     assert best["architecture"] == {"net": "ResNet", "widths": [4, 8], "blocks": 1, "num_classes": 10}
-    assert best["recipe"] == {"data": "CIFAR-10", **recipe.settings()}
+    checksums = {"images with the checksums": [split.checksum for split in images]}
+    assert best["recipe"] == {"data": "CIFAR-10", **checksums, **recipe.settings()}
     assert best["versions"] == files.versions(torch.device("cpu"))
 
 
@@ -429,6 +465,133 @@ def test_a_run_cannot_be_resumed_from_best(images, tmp_path):
     os.replace(tmp_path / "best.pt", tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt lacks the state that a run continues from"):
         Training(replace(TINY, epochs=1), *images, tmp_path).resume()
+
+
+@pytest.mark.parametrize("array", ["x", "y"])
+@pytest.mark.parametrize("split", [0, 1])
+def test_a_checkpoint_made_with_other_images_is_refused(images, tmp_path, array, split):
+    trained(replace(TINY, epochs=1), images, tmp_path)
+    values = getattr(images[split], array).flatten().clone()
+    values[-1] += 1
+    changed = {name: getattr(images[split], name) for name in ("x", "y")}
+    changed[array] = values.view_as(changed[array])
+    other = list(images)
+    other[split] = Images(changed["x"], changed["y"], "cpu", images[0].statistics)
+    with pytest.raises(ValueError, match=r"last\.pt was made with images with the checksums \[\d+, \d+\] and not \["):
+        Training(replace(TINY, epochs=1), *other, tmp_path).resume()
+
+
+def resumed(recipe, images, folder):
+    training = Training(recipe, *images, folder)
+    training.resume()
+    training.run(verbose=False)
+    return training
+
+
+def test_resuming_before_the_first_epoch_is_complete_starts_with_it(images, tmp_path):
+    recipe = replace(TINY, epochs=1)
+    trained(recipe, images, tmp_path / "whole")
+    resumed(recipe, images, tmp_path / "none")
+    assert_same_end(tmp_path / "whole", tmp_path / "none")
+    (tmp_path / "none" / "last.pt").unlink()  # as if killed after best.pt was written
+    (tmp_path / "none" / "log.csv").unlink()
+    resumed(recipe, images, tmp_path / "none")
+    assert_same_end(tmp_path / "whole", tmp_path / "none")
+
+
+def test_the_best_weights_are_those_of_this_run_whatever_happens_to_the_file(images, tmp_path):
+    recipe = replace(TINY, epochs=1)
+    training = Training(recipe, *images, tmp_path)
+    save = training._save
+    training._save = lambda *args: (save(*args), (tmp_path / "best.pt").write_bytes(b"another run's"))
+    training.run(verbose=False)
+    assert training.evaluate(images[1])[1] == training.best_val_acc
+    assert_same(training.model.state_dict(), files.load(tmp_path / "last.pt", "cpu")["model"])
+
+
+@pytest.mark.parametrize("text", ["\ufeffepoch,lr\n1,0.1\n", "epoch;lr\n1;0.1\n", "", "notes of mine\n"])
+def test_a_log_that_was_changed_is_written_again_from_the_runs_own_history(images, tmp_path, text):
+    trained(replace(TINY, epochs=1), images, tmp_path)
+    before = (tmp_path / "log.csv").read_text()
+    again = Training(replace(TINY, epochs=1), *images, tmp_path)
+    again.resume()
+    again.recipe, again.steps = replace(TINY, epochs=2), 8
+    (tmp_path / "log.csv").write_text(text)
+    again.run(verbose=False)
+    assert (tmp_path / "log.csv").read_text().startswith(before)
+    assert [row["epoch"] for row in read_csv(tmp_path / "log.csv")] == ["1", "2"]
+
+
+def test_without_the_best_weights_a_run_cannot_be_resumed(images, tmp_path):
+    trained(replace(TINY, epochs=1), images, tmp_path)
+    (tmp_path / "best.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"best\.pt is missing, and .*last\.pt needs it; use another copy"):
+        Training(replace(TINY, epochs=1), *images, tmp_path).resume()
+
+
+def test_the_best_weights_of_another_point_of_the_run_are_refused(images, tmp_path):
+    trained(TINY, images, tmp_path)
+    best = files.load(tmp_path / "best.pt", "cpu")
+    files.save(tmp_path / "best.pt", best | {"progress": best["progress"] | {"best_val_acc": 0.99}})
+    with pytest.raises(ValueError, match=r"best\.pt, of epoch \d, is not the best of the run in .*last\.pt; use"):
+        Training(TINY, *images, tmp_path).resume()
+    (tmp_path / "last.pt").unlink()
+    files.save(tmp_path / "best.pt", best | {"progress": best["progress"] | {"epoch": 2}})
+    with pytest.raises(ValueError, match=r"best\.pt, of epoch 2, is not the best of the run in"):
+        Training(TINY, *images, tmp_path).resume()
+
+
+def change_first(tensors, change):
+    name = next(iter(tensors))
+    tensors[name] = change(tensors[name])
+
+
+def change_moment(state):
+    change_first(state["resume"]["optimizers"][0]["state"][0], lambda value: torch.zeros(7))
+
+
+CHANGES = {
+    "another shape": lambda state: change_first(state["resume"]["model"], lambda w: w[:1]),
+    "another dtype": lambda state: change_first(state["resume"]["model"], lambda w: w.double()),
+    "nan": lambda state: change_first(state["resume"]["model"], lambda w: w * torch.nan),
+    "an average of another shape": lambda state: change_first(state["resume"]["average"]["slow"], lambda w: w[:1]),
+    "a weight less": lambda state: state["resume"]["model"].popitem(),
+    "a moment of another shape": change_moment,
+    "an optimizer less": lambda state: state["resume"]["optimizers"].pop(),
+    "no history": lambda state: state["resume"].pop("history"),
+    "a short history": lambda state: state["resume"]["history"].pop(),
+    "no progress": lambda state: state.pop("progress"),
+    "no recipe": lambda state: state.pop("recipe"),
+    "an epoch too many": lambda state: state["progress"].update(epoch=2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_checkpoint_that_does_not_fit_is_one_line_that_names_it(images, tmp_path, change):
+    recipe = replace(TINY_SPEEDRUN, epochs=1)
+    trained(recipe, images, tmp_path)
+    state = files.load(tmp_path / "last.pt", "cpu")
+    change(state)
+    files.save(tmp_path / "last.pt", state)
+    with pytest.raises(ValueError, match=r"^.*last\.pt.*; use another copy of it, or train again$"):
+        Training(recipe, *images, tmp_path).resume()
+
+
+def test_weights_that_are_not_finite_after_the_last_step_stop_the_run_before_anything_is_written(images, tmp_path):
+    training = Training(replace(TINY, epochs=1), *images, tmp_path)
+    steps = iter(range(100))
+
+    def spoil(*_):
+        if next(steps) == WARM_UP + 3:
+            training.model.affine.weight.data[0, 0] = torch.inf
+
+    training.optimizers[0].register_step_post_hook(spoil)
+    message = (
+        r"^(the validation loss|model/affine\.weight) is not finite after epoch 1, with a learning rate of 0\.01: try"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        training.run(verbose=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path, monkeypatch):
