@@ -192,14 +192,16 @@ def _train_and_test(recipe, args, device):
         report("no epoch to resume from in %s: starting with the first", folder)
     report("%s on %s, %d images, %d of %d epochs done", train.name, device, len(train), training.epoch, recipe.epochs)
     training.run()
-    report("best validation accuracy %.2f %%; checkpoints in %s", 100 * training.best_val_acc, folder)
+    val_acc = training.best_val_acc if val is not None else None
+    found = "no image held out" if val is None else f"best validation accuracy {100 * val_acc:.2f} %"
+    report("%s; checkpoints in %s", found, folder)
     test_loss, test_acc = training.evaluate(test)
     report("test accuracy on %s: %.2f %%", test.name, 100 * test_acc)
     seconds = {name: getattr(training, name) for name in ("training_seconds", "warm_up_seconds")}
     seconds["run_seconds"] = time.perf_counter() - start
     report("training %.1f s, without validation and the warm-up of %.1f s; the whole run %.1f s", *seconds.values())
     if rank() == 0:
-        result = {"data": test.name, "val_acc": training.best_val_acc, "test_loss": test_loss, "test_acc": test_acc}
+        result = {"data": test.name, "val_acc": val_acc, "test_loss": test_loss, "test_acc": test_acc}
         write_json(folder / "result.json", result | seconds)
         _draw_curves(folder, training.history, train.name)
 

@@ -64,15 +64,19 @@ class Images:
 def read_splits(data_dir, train_images, device):
     """The first train_images training images, the 5,000 held out for validation, and the test set, as three `Images`.
 
-    All three are normalized by the statistics of the first.  data_dir: as in `cs231n.utils.get_cifar10_data`, which
-    also says what happens where the data is absent.  device: where the images are kept.
-    Raises ValueError unless train_images is from 1 to 45,000, all that are not held out.
+    All three are normalized by the statistics of the first.  With more than 45,000 training images none is held out,
+    and None takes the place of the validation images.  data_dir: as in `cs231n.utils.get_cifar10_data`, which also says
+    what happens where the data is absent.  device: where the images are kept.
+    Raises ValueError unless train_images is from 1 to 50,000.
     """
     name, class_names, (x_train, y_train, x_test, y_test) = read_images(data_dir)
-    check_count("train_images", train_images, 1, len(x_train) - VALIDATION)
+    check_count("train_images", train_images, 1, len(x_train))
     train = Images(x_train[:train_images], y_train[:train_images], device, None, name, class_names)
-    held_out = (x_train[-VALIDATION:], y_train[-VALIDATION:]), (x_test, y_test)
-    return train, *(Images(x, y, device, train.statistics, name, class_names) for x, y in held_out)
+    test = Images(x_test, y_test, device, train.statistics, name, class_names)
+    if train_images > len(x_train) - VALIDATION:
+        return train, None, test
+    held_out = x_train[-VALIDATION:], y_train[-VALIDATION:]
+    return train, Images(*held_out, device, train.statistics, name, class_names), test
 
 
 def normalized(x, statistics):

@@ -162,9 +162,10 @@ def draw_curves(path, rows, data_name):
     epochs = column["epoch"]
     fig, axes = plots.figure(1, 3, {"name": data_name})
     loss, acc, rate = axes
-    plots.curves(loss, {"training": column["train_loss"], "validation": column["val_loss"]}, epochs, "epoch", "loss")
-    accuracies = {"training": column["train_acc"], "validation": column["val_acc"]}
-    percent = {name: [100 * accuracy for accuracy in values] for name, values in accuracies.items()}
+    measured = {"training": "train", "validation": "val"} if "val_loss" in column else {"training": "train"}
+    losses = {name: column[f"{images}_loss"] for name, images in measured.items()}
+    percent = {name: [100 * accuracy for accuracy in column[f"{images}_acc"]] for name, images in measured.items()}
+    plots.curves(loss, losses, epochs, "epoch", "loss")
     plots.curves(acc, percent, epochs, "epoch", "accuracy (%)")
     plots.curves(rate, {"learning rate": column["lr"]}, epochs, "epoch", "learning rate")
     for ax in axes:

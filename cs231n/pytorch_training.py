@@ -33,7 +33,8 @@ WHITENED = 5000  # training images, the first ones, that a recipe may compute in
 class Training:
     """A run: the model, its optimizers and schedules, and its progress; a checkpoint holds all of these.
 
-    recipe: a `Recipe`.  train, val: `Images` on the device to train on.  output_dir: for checkpoints and the log; where
+    recipe: a `Recipe`.  train, val: `Images` on the device to train on; val None: no image is held out, and the last
+    epoch takes the place of the best.  output_dir: for checkpoints and the log; where
     the processes are on several machines, these must share it.  compiled: train through torch.compile.  workers:
     processes of the torchvision loader.
     Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
@@ -80,10 +81,12 @@ class Training:
     def _training_batches(self, workers):
         recipe, images = self.recipe, self.train_images
         if recipe.loader == "torchvision":
-            return TorchvisionBatches(images, recipe.batch_size, recipe.pad, recipe.seed, workers)
+            settings = recipe.seed, workers, recipe.reflect, recipe.cutout
+            return TorchvisionBatches(images, recipe.batch_size, recipe.pad, *settings)
         if workers:
             raise ValueError(f"workers: wanted 0, since only the torchvision loader has any, got {workers}")
-        return DeviceBatches(images, recipe.batch_size, recipe.pad, recipe.alternating_flip, recipe.seed)
+        settings = recipe.alternating_flip, recipe.seed, recipe.reflect, recipe.cutout
+        return DeviceBatches(images, recipe.batch_size, recipe.pad, *settings)
 
     def _first_model(self):
         with torch.random.fork_rng(devices=[]):  # PyTorch draws initial weights from its global generator only
@@ -110,11 +113,14 @@ class Training:
         with tqdm(total=self.steps, initial=done, unit="step", disable=hidden) as bar:
             while self.epoch < self.recipe.epochs:
                 row = self._train_epoch(bar)
-                row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
+                if self.val_images is not None:
+                    row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
                 is_best = self._record(row)
                 if is_first:
                     self._save(is_best, writer)
-                bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{row['val_acc']:.4f}", refresh=False)
+                shown = {"loss": f"{row['train_loss']:.3f}"}
+                shown |= {"val": f"{row['val_acc']:.4f}"} if "val_acc" in row else {}
+                bar.set_postfix(shown, refresh=False)
         if writer:
             writer.close()
         self.model.load_state_dict(self.best)
@@ -122,15 +128,15 @@ class Training:
 
     def _record(self, row):
         """Enter an epoch's row into the history, and keep the weights if they are the best so far: returns whether."""
-        if name := files.not_finite({"the validation loss": row["val_loss"]} | self._resume_state()):
+        if name := files.not_finite({"the validation loss": row.get("val_loss", 0.0)} | self._resume_state()):
             raise FloatingPointError(
                 f"{name} is not finite after epoch {self.epoch}, with a learning rate of {row['lr']:g}: "
                 f"try a smaller one"
             )
         self.history.append(row)
-        is_best = row["val_acc"] > self.best_val_acc
+        is_best = self.val_images is None or row["val_acc"] > self.best_val_acc
         if is_best:
-            self.best_val_acc = row["val_acc"]
+            self.best_val_acc = row.get("val_acc", -1.0)
             self.best = {name: w.clone() for name, w in self._measured_weights().items()}
         return is_best
 
@@ -153,11 +159,12 @@ class Training:
         not finite.
         """
         self.net.train()
+        self.recipe.freeze(self.model, self.epoch)
         rate = self.schedules[0].get_last_lr()[0]
         loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         wait_for(self.device)
         start = time.perf_counter()
-        for x, y in self.batches.epoch(self.epoch):
+        for x, y in self.batches.epoch(self.epoch, self.recipe.side(self.epoch)):
             step_loss, scores = self._step(x, y)
             loss += step_loss
             correct += (scores.argmax(dim=1) == y).sum()
@@ -219,10 +226,10 @@ class Training:
     def evaluate(self, images):
         """The loss and the accuracy of the averaged weights, if the recipe averages them, or else of the model.
 
-        As the function `evaluate`, with the recipe's test_flip and precision.
+        As the function `evaluate`, with the recipe's views and precision.
         """
         with self.average.in_model() if self.average else nullcontext():
-            return evaluate(self.model, images, self.recipe.test_flip, self.recipe.precision)
+            return evaluate(self.model, images, self.recipe.views, self.recipe.precision)
 
     def state(self):
         """The content of a checkpoint, a dict: what `predict` needs and, under the key resume, what `resume` needs.
@@ -236,6 +243,7 @@ class Training:
             "statistics": {"mean": mean, "std": std},
             "architecture": self.recipe.architecture(len(self.train_images.class_names)),
             "test_flip": self.recipe.test_flip,
+            "test_shifts": self.recipe.test_shifts,
             "model": self._measured_weights(),
             "recipe": self._made_with(),
             "versions": self.versions,
@@ -249,8 +257,8 @@ class Training:
 
     def _made_with(self):
         """The data set and the settings, which a run that resumes a checkpoint must have in common with it."""
-        images = [self.train_images.checksum, self.val_images.checksum]
-        return {"data": self.train_images.name, "images with the checksums": images, **self.recipe.settings()}
+        checksums = [images.checksum for images in (self.train_images, self.val_images) if images is not None]
+        return {"data": self.train_images.name, "images with the checksums": checksums, **self.recipe.settings()}
 
     def _resume_state(self):
         return {
@@ -326,7 +334,7 @@ class Training:
         with files.interpreted(path):
             epoch, val_acc, weights = state["progress"]["epoch"], state["progress"]["best_val_acc"], state["model"]
             is_kept = 1 <= epoch <= self.epoch and val_acc == self.best_val_acc
-            is_next = epoch == self.epoch + 1 and val_acc > self.best_val_acc
+            is_next = epoch == self.epoch + 1 and (val_acc > self.best_val_acc or self.val_images is None)
             if not (is_kept or is_next):
                 last = path.with_name("last.pt")
                 raise ValueError(f"{path}, of epoch {epoch}, is not the best of the run in {last}; {ADVICE}")
@@ -335,18 +343,19 @@ class Training:
 
 
 @torch.inference_mode()
-def evaluate(model, images, test_flip=False, precision="auto", batch_size=250):
+def evaluate(model, images, views=None, precision="auto", batch_size=None):
     """The mean cross-entropy loss of model over images, and its accuracy: the fraction whose highest score is correct.
 
     Returns two floats, the loss in nats and the accuracy from 0 to 1.  images: `Images`, divided among the processes.
-    test_flip: as for `scores_of`.  precision: as for `autocast`.  batch_size: images at a time, in each process.  model
-    is left in evaluation mode.
+    views: keyword arguments of `scores_of`.  precision: as for `autocast`.  batch_size: images at a time, in each
+    process (None: 250 on a CPU, 2,500 elsewhere).  model is left in evaluation mode.
     """
     model.eval()
+    batch_size = batch_size or (250 if images.x.device.type == "cpu" else 2500)
     totals = torch.zeros(2, device=images.x.device)
     for x, y in images.batches(batch_size):
         with autocast(x.device, precision):
-            scores = scores_of(model, x, test_flip).float()
+            scores = scores_of(model, x, **(views or {})).float()
         totals += torch.stack([F.cross_entropy(scores, y, reduction="sum"), (scores.argmax(dim=1) == y).sum()])
     loss, correct = sum_over_processes(totals).tolist()
     return loss / len(images), correct / len(images)

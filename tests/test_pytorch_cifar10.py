@@ -92,6 +92,16 @@ def test_the_result_is_what_the_best_checkpoint_reaches(tmp_path, monkeypatch):
     assert result["data"] == "CIFAR-10"
 
 
+def test_a_run_on_all_images_holds_none_out_and_says_so(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(files, "draw_curves", DRAW_CURVES)
+    assert main(in_folder(tmp_path, "--train-images=104", "--epochs=2")) == 0
+    assert "no image held out; checkpoints in" in caplog.text
+    assert json.loads((tmp_path / "result.json").read_text())["val_acc"] is None
+    assert "val_acc" not in read_csv(tmp_path / "log.csv")[0]
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
     seen = []
     batches = pytorch_data.Images.batches
@@ -103,7 +113,7 @@ def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
 def test_the_configuration_and_the_versions_are_beside_the_checkpoint(tmp_path):
     assert main(in_folder(tmp_path, "--recipe=speedrun", "--no-muon", "--deterministic", "--preset=94")) == 0
     configuration = json.loads((tmp_path / "configuration.json").read_text())
-    recipe = Speedrun(epochs=1, batch_size=16, widths=(4,), train_images=48, muon=False)
+    recipe = Speedrun(epochs=1, batch_size=16, widths=(4,), blocks=(1,), train_images=48, muon=False)
     assert configuration["recipe"] == recipe.settings()
     assert configuration["versions"] == files.versions(torch.device("cpu"))
     options = {"device": "cpu", "output_dir": str(tmp_path), "data_dir": None, "preset": "94", "processes": 1}
@@ -186,7 +196,7 @@ def test_an_earlier_run_is_kept_unless_overwrite_is_given(tmp_path, caplog):
 
 def test_overwrite_deletes_nothing_before_it_can_start(tmp_path):
     assert main(in_folder(tmp_path)) == 0
-    for options in (["--train-images=65"], ["--batch-size=0"], ["--workers=2"], ["--lr=-1"]):
+    for options in (["--train-images=105"], ["--batch-size=0"], ["--workers=2"], ["--lr=-1"]):
         assert main(in_folder(tmp_path, *options, "--overwrite")) == 1
     assert {path.name for path in tmp_path.iterdir()} == WRITTEN
 
@@ -217,7 +227,7 @@ def test_resume_before_the_first_epoch_is_complete_starts_with_it_and_says_so(tm
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--train-images=65"], "train_images: wanted a whole number from 1 to 64, got 65"),
+        (["--train-images=105"], "train_images: wanted a whole number from 1 to 104, got 105"),
         (["--epochs=0"], "epochs: wanted a whole number of at least 1, got 0"),
         (["--widths", "4", "0"], "widths: wanted a whole number of at least 1, got 0"),
         (["--lr=nan"], "lr: wanted a number of at least 0, got nan"),
@@ -284,7 +294,7 @@ def test_help_explains_each_option_of_the_recipe_and_where_the_others_are(capsys
     assert "None" not in said
     said = said_by_help(capsys, "--recipe", "speedrun", "--preset", "96")
     assert "--muon, --no-muon Muon for the convolutions; without it, SGD for all weights (default: on)" in said
-    assert "--epochs N passes over the training images (default: 45)" in said
+    assert "--epochs N passes over the training images (default: 36)" in said
     assert "--averaging {none,ema,lookahead} which average of the weights is kept (default: lookahead)" in said
 
 
@@ -313,7 +323,7 @@ def test_the_module_runs_as_a_program_and_fails_without_a_traceback():
 
 
 RUN = ["--epochs=3", "--batch-size=16", "--widths=4", "--blocks=1", "--train-images=64", "--device=cpu", "--lr=0.01"]
-SPEEDRUN = [*RUN, "--recipe=speedrun", "--average-period=3"]
+SPEEDRUN = [*RUN, "--recipe=speedrun", "--average-period=3", "--blocks=0"]
 WARM_UP, EPOCH = 3, 4  # steps
 
 

@@ -326,7 +326,10 @@ def test_5000_images_are_held_out_and_all_splits_have_the_training_statistics(mo
         assert (images.name, images.class_names) == ("Shapes10", tuple("abcdefghij"))
 
 
-def test_more_training_images_than_are_left_over_are_refused(monkeypatch):
-    small_read(monkeypatch)
-    with pytest.raises(ValueError, match="train_images: wanted a whole number from 1 to 100, got 101"):
-        read_splits(None, 101, "cpu")
+def test_with_more_training_images_none_is_held_out(monkeypatch):
+    x, *_ = small_read(monkeypatch)
+    train, val, test = read_splits(None, 101, "cpu")
+    assert (len(train), val, len(test)) == (101, None, 200)
+    assert np.array_equal(read_splits(None, 5100, "cpu")[0].x, x)
+    with pytest.raises(ValueError, match="train_images: wanted a whole number from 1 to 5100, got 5101"):
+        read_splits(None, 5101, "cpu")

@@ -248,7 +248,7 @@ def limits():
 @pytest.mark.parametrize(("kind", "setting", "value"), list(limits()))
 def test_a_run_takes_each_setting_at_both_ends_of_its_range(kind, setting, value, tmp_path):
     train = Images(*bytes_and_labels(8), "cpu")
-    settings = {"epochs": 1, "batch_size": 4, "widths": (2, 2), "alternating_flip": False}
+    settings = {"epochs": 1, "batch_size": 4, "widths": (2, 2), "alternating_flip": False, "reflect": False}
     settings[setting.name] = (value,) if isinstance(setting.default, tuple) else value
     training = trained(kind(**settings), (train, train), tmp_path)
     assert training.epoch == 1
@@ -292,16 +292,53 @@ def test_evaluation_flips_only_where_asked(images):
     x = np.zeros((6, 3, 32, 32), np.uint8)
     x[:3, :, :, :16] = x[3:, :, :, 16:] = 200
     halves = Images(x, np.array([0, 0, 0, 1, 1, 1]), "cpu")
-    assert evaluate(Left(), halves, test_flip=False)[1] == 1
-    assert evaluate(Left(), halves, test_flip=True)[0] == pytest.approx(np.log(2))
+    assert evaluate(Left(), halves)[1] == 1
+    assert evaluate(Left(), halves, {"test_flip": True})[0] == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize("test_flip", [True, False])
 def test_a_run_evaluates_with_its_recipes_flip(images, tmp_path, test_flip):
     training = Training(replace(TINY, test_flip=test_flip), *images, tmp_path)
-    losses = [evaluate(training.model, images[1], flip)[0] for flip in (False, True)]
+    losses = [evaluate(training.model, images[1], {"test_flip": flip})[0] for flip in (False, True)]
     assert losses[0] != losses[1]
     assert training.evaluate(images[1])[0] == losses[test_flip]
+
+
+# The ideas that change from epoch to epoch
+
+
+def test_pictures_grow_and_the_whitening_bias_stays_as_it_is_after_its_share_of_the_run(images, tmp_path):
+    recipe = replace(TINY_SPEEDRUN, epochs=4, sides=(16, 32), whitening_bias=0.5, averaging="none")
+    training, sides, biases = Training(recipe, *images, tmp_path), [], []
+    training.model.register_forward_pre_hook(lambda model, inputs: sides.append(inputs[0].shape[2:]))
+    for _ in range(4):
+        training._train_epoch(Bar())
+        biases.append(training.model.first.bias.clone())
+    assert sides == [(16, 16)] * 8 + [(32, 32)] * 8
+    assert not torch.equal(biases[0], biases[1])
+    assert torch.equal(biases[1], biases[2])
+    assert torch.equal(biases[1], biases[3])
+
+
+# No image held out
+
+
+def test_without_validation_images_the_last_epoch_is_kept_and_a_run_resumes(images, tmp_path):
+    train, _ = images
+    whole = trained(TINY, (train, None), tmp_path / "whole")
+    assert list(whole.history[0]) == COLUMNS[:6]
+    last, best = (files.load(tmp_path / "whole" / name, "cpu") for name in ("last.pt", "best.pt"))
+    assert best["progress"]["epoch"] == 3
+    assert_same(best["model"], last["model"])
+    assert_same(whole.model.state_dict(), best["model"])
+    short = Training(TINY, train, None, tmp_path / "short")
+    short._warm_up()
+    for _ in range(2):
+        short._save(short._record(short._train_epoch(Bar())), None)
+    again = Training(TINY, train, None, tmp_path / "short")
+    again.resume()
+    again.run(verbose=False)
+    assert_same_end(tmp_path / "whole", tmp_path / "short")
 
 
 # The log and the best
@@ -314,7 +351,7 @@ def test_the_log_has_a_row_for_each_epoch_with_all_that_was_measured(images, tmp
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert float(rows[0]["images_per_second"]) == pytest.approx(64 / float(rows[0]["training_seconds"]))
     assert training.best_val_acc == max(float(row["val_acc"]) for row in rows)
-    loss, acc = evaluate(load_model(training, tmp_path / "last.pt"), images[1])
+    loss, acc = evaluate(load_model(training, tmp_path / "last.pt"), images[1], TINY.views)
     assert (loss, acc) == pytest.approx((float(rows[-1]["val_loss"]), float(rows[-1]["val_acc"])))
 
 
@@ -326,7 +363,7 @@ def load_model(training, path):
 def test_training_loss_and_accuracy_are_means_over_the_epochs_batches(images, tmp_path):
     training = Training(replace(TINY, lr=0.0, label_smoothing=0.0), *images, tmp_path)
     x, y = next(training.batches.epoch(0))
-    training.batches.epoch = lambda number: [(x, y), (x, 0 * y + 3)]
+    training.batches.epoch = lambda number, side: [(x, y), (x, 0 * y + 3)]
     training.batches.steps = 2
     row = training._train_epoch(Bar())
     scores = training.model.train()(x)
