@@ -139,6 +139,8 @@ def _add_run_options(parser, output_dir):
     group.add_argument("--data-dir", help="folder that holds CIFAR-10, or will (default: CS231N_DATA_DIR, or data/)")
     group.add_argument("--output-dir", type=Path, default=folder, help=f"folder to write to (default: {folder})")
     group.add_argument("--compile", action="store_true", help="train through torch.compile")
+    text = "on CUDA, in one process, repeat the training step as a CUDA graph (default: on)"
+    group.add_argument("--graph", action=argparse.BooleanOptionalAction, default=True, help=text)
     group.add_argument("--deterministic", action="store_true", help="make repeated runs agree bit for bit")
     return group
 
@@ -180,7 +182,7 @@ def _train_and_test(recipe, args, device):
     start, folder = time.perf_counter(), args.output_dir
     check_count("workers", args.workers, 0)
     train, val, test = read_splits(args.data_dir, recipe.train_images, device)
-    training = Training(recipe, train, val, folder, args.compile, args.workers)
+    training = Training(recipe, train, val, folder, args.compile, args.workers, args.graph)
     if args.resume:
         training.resume()
     if rank() == 0:

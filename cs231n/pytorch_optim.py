@@ -122,6 +122,19 @@ def keep_rates_on(device, optimizer):
         group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
 
 
+def copy_of_state(optimizer):
+    """Copies of the tensors that optimizer keeps, by weight and name, for `rewind`."""
+    return {w: {name: value.clone() for name, value in kept.items()} for w, kept in optimizer.state.items()}
+
+
+def rewind(optimizer, state):
+    """Write an earlier `copy_of_state` into the tensors that optimizer keeps; those that are new become 0."""
+    for w, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if value is not None:  # the momentum of SGD without momentum
+                value.copy_(state[w][name]) if w in state else value.zero_()
+
+
 class SlowWeights:
     """A running average of a model's weights and running statistics.
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from cs231n import pytorch_files as files
 from cs231n.files import ADVICE, write_csv
-from cs231n.pytorch_data import DeviceBatches, TorchvisionBatches, normalized
+from cs231n.pytorch_data import DeviceBatches, TorchvisionBatches, normalized, resized
 from cs231n.pytorch_device import (
     autocast,
     memory_format,
@@ -24,7 +24,9 @@ from cs231n.pytorch_device import (
     wait_for,
     world_size,
 )
+from cs231n.pytorch_optim import copy_of_state, keep_rates_on, rewind
 from cs231n.pytorch_resnet import build, scores_of
+from cs231n.pytorch_step import Step
 
 WARM_UP = 3  # steps before the clock starts
 WHITENED = 5000  # training images, the first ones, that a recipe may compute initial weights from
@@ -36,7 +38,7 @@ class Training:
     recipe: a `Recipe`.  train, val: `Images` on the device to train on; val None: no image is held out, and the last
     epoch takes the place of the best.  output_dir: for checkpoints and the log; where
     the processes are on several machines, these must share it.  compiled: train through torch.compile.  workers:
-    processes of the torchvision loader.
+    processes of the torchvision loader.  graphed: on CUDA, in a single process, repeat the step as a CUDA graph.
     Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
 
     After each epoch `last.pt`, `log.csv` and, if the validation accuracy is the best so far, `best.pt` are replaced;
@@ -47,10 +49,10 @@ class Training:
     history: the rows of the log, a dict of numbers for each complete epoch.  best, best_val_acc: the weights of the
     best epoch so far, by name, and its validation accuracy (None and -1 before the first epoch is complete).
     training_seconds: the time spent in epochs, without validation.  warm_up_seconds: the time of a few steps before
-    them, which are undone; torch.compile compiles, and cuDNN may choose its algorithms, during these steps.
+    them, which are undone; torch.compile compiles, cuDNN may choose its algorithms, and CUDA graphs are recorded then.
     """
 
-    def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0):
+    def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0, graphed=True):
         self.recipe, self.train_images, self.val_images = recipe, train, val
         self.output_dir, self.device = Path(output_dir), train.x.device
         self.versions = files.versions(self.device)
@@ -62,6 +64,8 @@ class Training:
         self.model = self._first_model().to(self.device, memory_format=memory_format(self.device))
         self.average = recipe.average(self.model)
         self.optimizers = recipe.optimizers(self.model, self.device)
+        for optimizer in self.optimizers:
+            keep_rates_on(self.device, optimizer)
         self.steps = recipe.epochs * self.batches.steps
         self.schedules = [
             torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate((step + 0.5) / self.steps))
@@ -69,14 +73,19 @@ class Training:
         ]
         self.epoch, self.training_seconds, self.warm_up_seconds = 0, 0.0, 0.0
         self.history, self.best, self.best_val_acc = [], None, -1.0
-        self.net = self.model  # what training calls: the model, perhaps wrapped for several processes or compiled
+        self.compiled, self.graphed = compiled, graphed and self.device.type == "cuda" and world_size() == 1
         if world_size() > 1:
             synchronize_batchnorm(self.model)
+        settings = self.device, recipe.precision, recipe.label_smoothing, self.graphed
+        self.step = Step(self._net(), self.optimizers, *settings)
+
+    def _net(self):
+        """What training calls: the model, perhaps wrapped for several processes or compiled."""
+        net = self.model
+        if world_size() > 1:
             ids = [self.device] if self.device.type == "cuda" else None
-            self.net = nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
-        self.compiled = compiled
-        if compiled:
-            self.net = torch.compile(self.net)
+            net = nn.parallel.DistributedDataParallel(net, device_ids=ids)
+        return torch.compile(net, dynamic=False) if self.compiled else net
 
     def _training_batches(self, workers):
         recipe, images = self.recipe, self.train_images
@@ -100,7 +109,7 @@ class Training:
 
         The best epoch is the first one with the highest validation accuracy.  verbose: show a progress bar.
         Raises FloatingPointError when the loss or a weight is no longer finite, OSError where a file cannot be written,
-        ValueError where torch.compile fails.
+        ValueError where torch.compile or the recording of a CUDA graph fails.
         """
         is_first = rank() == 0
         writer = None
@@ -158,23 +167,20 @@ class Training:
         lr is that of the epoch's first step, of the first optimizer.  Raises FloatingPointError where the mean loss is
         not finite.
         """
-        self.net.train()
-        self.recipe.freeze(self.model, self.epoch)
-        rate = self.schedules[0].get_last_lr()[0]
-        loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        self._start_epoch(self.epoch)
+        rate = float(self.schedules[0].get_last_lr()[0])
+        self.step.reset()
         wait_for(self.device)
         start = time.perf_counter()
         for x, y in self.batches.epoch(self.epoch, self.recipe.side(self.epoch)):
-            step_loss, scores = self._step(x, y)
-            loss += step_loss
-            correct += (scores.argmax(dim=1) == y).sum()
+            self._step(x, y)
             bar.update()
         wait_for(self.device)
         seconds = time.perf_counter() - start
         self.epoch += 1
         self.training_seconds += seconds
         images = self.batches.steps * self.batches.batch_size
-        loss = sum_over_processes(loss).item() / (self.batches.steps * world_size())
+        loss = sum_over_processes(self.step.loss).item() / (self.batches.steps * world_size())
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} in epoch {self.epoch}, with a learning rate of {rate:g}: try a smaller one"
@@ -185,40 +191,47 @@ class Training:
             "images_per_second": images / seconds,
             "training_seconds": self.training_seconds,
             "train_loss": loss,
-            "train_acc": sum_over_processes(correct).item() / images,
+            "train_acc": sum_over_processes(self.step.correct).item() / images,
         }
 
     def _step(self, x, y):
-        """Update the weights by the gradient on a batch.  Returns its mean loss () and its scores, both detached."""
-        with autocast(self.device, self.recipe.precision):
-            scores = self.net(x)
-            loss = F.cross_entropy(scores, y, label_smoothing=self.recipe.label_smoothing)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
+        """Update the weights by the gradient on a batch, then the learning rates and the average."""
+        self.step(x, y)
+        for schedule in self.schedules:
             schedule.step()
         if self.average:
             self.average.update(self.schedules[0].last_epoch / self.steps)
-        return loss.detach(), scores.detach()
+
+    def _start_epoch(self, number):
+        """Prepare the model for an epoch; where other weights are trained, several processes exchange others."""
+        before = [w.requires_grad for w in self.model.parameters()]
+        self.model.train()
+        self.recipe.freeze(self.model, number)
+        if world_size() > 1 and before != [w.requires_grad for w in self.model.parameters()]:
+            self.step.net = self._net()
 
     def _warm_up(self):
-        """Take a few steps on the first images, and undo everything that they changed."""
+        """Take a few steps on the first images, for each kind of step to come, and undo everything that they changed.
+
+        It is undone in place, as the CUDA graphs that are recorded meanwhile refer to these tensors.
+        """
         start = time.perf_counter()
-        before = copy.deepcopy(self._resume_state())
+        weights = copy.deepcopy(self.model.state_dict())
+        states = [copy_of_state(optimizer) for optimizer in self.optimizers]
         share = self.batches.batch_size // world_size()
         x = normalized(self.train_images.x[:share], self.train_images.statistics)
-        self.net.train()
         try:
-            for _ in range(WARM_UP):
-                self._step(x, self.train_images.y[:share])
+            for epoch in range(self.epoch, self.recipe.epochs):
+                self._start_epoch(epoch)
+                self.step.prepare(resized(x, self.recipe.side(epoch)), self.train_images.y[:share], WARM_UP)
         except RuntimeError as error:
-            if not self.compiled or isinstance(error, torch.OutOfMemoryError):
+            if not (self.compiled or self.graphed) or isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise ValueError(f"compile: torch.compile fails here ({reason(error)})") from error
-        self._set_resume_state(before)
-        for optimizer in self.optimizers:
+            tried = "compile: torch.compile" if self.compiled else "graph: recording a CUDA graph"
+            raise ValueError(f"{tried} fails here ({reason(error)})") from error
+        self.model.load_state_dict(weights)
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            rewind(optimizer, state)
             optimizer.zero_grad()
         wait_for(self.device)
         self.warm_up_seconds = time.perf_counter() - start

@@ -117,7 +117,14 @@ def test_the_configuration_and_the_versions_are_beside_the_checkpoint(tmp_path):
     assert configuration["recipe"] == recipe.settings()
     assert configuration["versions"] == files.versions(torch.device("cpu"))
     options = {"device": "cpu", "output_dir": str(tmp_path), "data_dir": None, "preset": "94", "processes": 1}
-    options |= {"compile": False, "deterministic": True, "resume": False, "overwrite": False, "workers": 0}
+    options |= {
+        "compile": False,
+        "graph": True,
+        "deterministic": True,
+        "resume": False,
+        "overwrite": False,
+        "workers": 0,
+    }
     assert configuration["options"] == options
 
 
@@ -138,14 +145,14 @@ def test_loader_compile_workers_and_data_dir_are_passed_on(tmp_path, monkeypatch
     monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: (seen.append(data_dir), read_small())[1])
 
     class Refusing(Training):
-        def __init__(self, recipe, train, val, output_dir, compiled, workers):
-            seen.extend([recipe.loader, compiled, workers])
+        def __init__(self, recipe, train, val, output_dir, compiled, workers, graphed):
+            seen.extend([recipe.loader, compiled, workers, graphed])
             raise ValueError("far enough")
 
     monkeypatch.setattr(pytorch_cifar10, "Training", Refusing)
-    options = ["--compile", "--workers=2", "--loader=torchvision", "--data-dir", "here"]
+    options = ["--compile", "--no-graph", "--workers=2", "--loader=torchvision", "--data-dir", "here"]
     assert main(in_folder(tmp_path, *options)) == 1
-    assert seen == ["here", "torchvision", True, 2]
+    assert seen == ["here", "torchvision", True, 2, False]
 
 
 def test_the_tiny_preset_is_a_small_change_of_each_recipe(tmp_path):
@@ -323,8 +330,8 @@ def test_the_module_runs_as_a_program_and_fails_without_a_traceback():
 
 
 RUN = ["--epochs=3", "--batch-size=16", "--widths=4", "--blocks=1", "--train-images=64", "--device=cpu", "--lr=0.01"]
-SPEEDRUN = [*RUN, "--recipe=speedrun", "--average-period=3", "--blocks=0"]
-WARM_UP, EPOCH = 3, 4  # steps
+SPEEDRUN = [*RUN, "--recipe=speedrun", "--average-period=3", "--blocks=0", "--whitening-bias=0.4"]
+EPOCH = 4  # steps
 
 
 def train(tell, folder, options, number=0, act=None):
@@ -351,7 +358,7 @@ def hang(tell, *_):
 
 def train_until_killed(tell, folder, options, moment):
     if moment == "in an epoch":
-        return train(tell, folder, options, WARM_UP + EPOCH + 3, hang)
+        return train(tell, folder, options, EPOCH + 3, hang)
     hang_in_write(tell, folder / "last.pt", 2, moment)
     return train(tell, folder, options)
 
@@ -381,7 +388,7 @@ def fill_disk(tell, folder, *_):
 
 def test_a_full_disk_is_one_clear_line_and_leaves_the_last_whole_checkpoint(tmp_path):
     folder, stderr = tmp_path / "run", tmp_path / "stderr"
-    with Child(train, folder, RUN, WARM_UP + EPOCH + 1, fill_disk, stderr=stderr) as child:
+    with Child(train, folder, RUN, EPOCH + 1, fill_disk, stderr=stderr) as child:
         assert child.exit_status() == 1
     assert "Traceback" not in stderr.read_text()
     assert re.search(r"^\[Errno 27\] File too large: '.*\.pt'$", stderr.read_text().splitlines()[-1])
@@ -395,7 +402,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_last_whole_checkpoint(tmp_
 
 @pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]])
 def test_a_second_run_in_the_folder_of_one_is_one_clear_line_until_the_first_is_killed(tmp_path, caplog, options):
-    with Child(train, tmp_path, RUN, WARM_UP + EPOCH + 1, hang) as first:
+    with Child(train, tmp_path, RUN, EPOCH + 1, hang) as first:
         first.wait_for("training")
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         assert main([*RUN, "--output-dir", str(tmp_path), *options]) == 1
@@ -456,7 +463,7 @@ def assert_stopped(number, status, says, act, *args, folder):
 def test_a_signal_in_training_is_one_line_and_leaves_whole_checkpoints(tmp_path, number, cause, status):
     says = f"Stopped by {cause}; --resume continues from the last complete epoch."
     folder = tmp_path / "run"
-    assert_stopped(number, status, says, train, folder, RUN, WARM_UP + EPOCH + 1, hang, folder=tmp_path)
+    assert_stopped(number, status, says, train, folder, RUN, EPOCH + 1, hang, folder=tmp_path)
     assert files.load(folder / "last.pt", "cpu")["progress"]["epoch"] == 1
     assert {path.name for path in folder.iterdir()} == {"best.pt", "last.pt", "log.csv", "configuration.json", ".lock"}
     assert main([*RUN, "--output-dir", str(folder), "--resume"]) == 0
@@ -507,7 +514,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
     """Under torchrun, as it runs this file: see the end."""
     one, two, stderr = tmp_path / "one", tmp_path / "two", tmp_path / "stderr"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-    with Child(train, one, SPEEDRUN, WARM_UP + 1, keep_step, stderr=stderr) as child:
+    with Child(train, one, SPEEDRUN, 1, keep_step, stderr=stderr) as child:
         done = subprocess.run([*torchrun, two], env=environment(), capture_output=True, text=True, timeout=90)
         assert child.exit_status() == 0
     assert done.returncode == 0, done.stderr
@@ -542,7 +549,7 @@ def die(*_):
 def train_as(tell, rank, port, folder, run=RUN, act=None):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}  # as torchrun sets them
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return train(tell, folder, run, WARM_UP + EPOCH + 2 if act else 0, act)
+    return train(tell, folder, run, EPOCH + 2 if act else 0, act)
 
 
 def train_together(folder, *options):
@@ -601,7 +608,7 @@ def test_an_ablation_is_for_one_process(tmp_path, monkeypatch, caplog):
 
 
 if __name__ == "__main__":
-    status = train(print, Path(sys.argv[1]), SPEEDRUN, WARM_UP + 1, keep_step)
+    status = train(print, Path(sys.argv[1]), SPEEDRUN, 1, keep_step)
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]  # Linux
     assert not any("gloo" in name for name in threads), f"the group is not at its end: {threads}"  # they can abort exit
     sys.exit(status)

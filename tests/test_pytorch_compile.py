@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_pytorch_cifar10 import use_small_data
 from test_pytorch_data import bytes_and_labels
+from test_pytorch_step import by_step
 from torch._inductor import config, cpp_builder, exc
 from torch.nn import functional as F
 
@@ -50,11 +51,18 @@ def test_under_bfloat16_a_compiled_nets_gradients_are_as_near_to_float32s_as_wit
     model, batch = training.model, (normalized(images.x[:16], images.statistics), images.y[:16])
     loss, exact = loss_and_gradients(model, model, *batch, bfloat16=False)
     eager_loss, eager = loss_and_gradients(model, model, *batch, bfloat16=True)
-    compiled_loss, compiled = loss_and_gradients(training.net, model, *batch, bfloat16=True)
+    compiled_loss, compiled = loss_and_gradients(training.step.net, model, *batch, bfloat16=True)
     assert compiled_loss == pytest.approx(eager_loss, rel=1e-2) == pytest.approx(loss, rel=1e-2)
     for name, wanted in exact.items():
         size, error = wanted.norm(), (eager[name] - wanted).norm()
         assert (compiled[name] - wanted).norm() < 2 * error + 0.01 * size < 0.2 * size, name
+
+
+def test_each_step_of_a_compiled_net_is_the_step_without_compiling_up_to_bfloat16s_rounding(cxx_compiler, tmp_path):
+    images = Images(*bytes_and_labels(48), "cpu")
+    runs = [by_step(Training(TINY, images, None, tmp_path, compiled)) for compiled in (False, True)]
+    losses = [[loss for loss, _ in run] for run in runs]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
 
 
 def test_the_tiny_preset_trains_compiled_under_bfloat16_as_it_does_without(cxx_compiler, tmp_path, monkeypatch):
