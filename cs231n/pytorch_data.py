@@ -10,6 +10,7 @@ there are several processes, each makes all of the draws and uses its share.
 
 import zlib
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from cs231n.arguments import check_count
 from cs231n.cifar10 import CLASS_NAMES
+from cs231n.cifar10 import data_dir as default_dir
 from cs231n.pytorch_device import memory_format, rank, world_size
 from cs231n.utils import read_images
 
@@ -61,15 +63,22 @@ class Images:
             yield normalized(x, self.statistics), y
 
 
-def read_splits(data_dir, train_images, device):
+def read_splits(data_dir, train_images, device, stand_in=True):
     """The first train_images training images, the 5,000 held out for validation, and the test set, as three `Images`.
 
     All three are normalized by the statistics of the first.  With more than 45,000 training images none is held out,
     and None takes the place of the validation images.  data_dir: as in `cs231n.utils.get_cifar10_data`, which also says
-    what happens where the data is absent.  device: where the images are kept.
-    Raises ValueError unless train_images is from 1 to 50,000.
+    what happens where the data is absent.  device: where the images are kept.  stand_in: whether the drawn stand-in may
+    take the place of absent data.
+    Raises ValueError unless train_images is from 1 to 50,000, and FileNotFoundError where the data is absent and no
+    stand-in is wanted.
     """
     name, class_names, (x_train, y_train, x_test, y_test) = read_images(data_dir)
+    if name != "CIFAR-10" and not stand_in:
+        raise FileNotFoundError(
+            f"CIFAR-10 is neither in {Path(data_dir or default_dir()).absolute()} nor beside it: run `make get-data`, "
+            f"name its folder with --data-dir, or train on the drawn {name} with --stand-in"
+        )
     check_count("train_images", train_images, 1, len(x_train))
     train = Images(x_train[:train_images], y_train[:train_images], device, None, name, class_names)
     test = Images(x_test, y_test, device, train.statistics, name, class_names)

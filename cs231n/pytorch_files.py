@@ -18,7 +18,7 @@ from cs231n.pytorch_device import device_name, reason
 logger = logging.getLogger(__name__)
 
 FORMAT = "cs231n.pytorch_cifar10, 2"  # marks a file as a checkpoint of this version of the program
-RESULTS = "best.pt", "last.pt", "log.csv", "curves.png", "result.json", "ablation.csv"
+RESULTS = "best.pt", "last.pt", "log.csv", "curves.png", "result.json", "ablation.csv", "ablation.md"
 NO_LOCKS = errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS
 
 

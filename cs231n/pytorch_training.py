@@ -36,9 +36,9 @@ class Training:
     """A run: the model, its optimizers and schedules, and its progress; a checkpoint holds all of these.
 
     recipe: a `Recipe`.  train, val: `Images` on the device to train on; val None: no image is held out, and the last
-    epoch takes the place of the best.  output_dir: for checkpoints and the log; where
-    the processes are on several machines, these must share it.  compiled: train through torch.compile.  workers:
-    processes of the torchvision loader.  graphed: on CUDA, in a single process, repeat the step as a CUDA graph.
+    epoch takes the place of the best.  output_dir: for checkpoints and the log; where the processes are on several
+    machines, these must share it; None: nothing is written.  compiled: train through torch.compile.  workers: processes
+    of the torchvision loader.  graphed: on CUDA, in a single process, repeat the step as a CUDA graph.
     Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
 
     After each epoch `last.pt`, `log.csv` and, if the validation accuracy is the best so far, `best.pt` are replaced;
@@ -48,13 +48,14 @@ class Training:
 
     history: the rows of the log, a dict of numbers for each complete epoch.  best, best_val_acc: the weights of the
     best epoch so far, by name, and its validation accuracy (None and -1 before the first epoch is complete).
-    training_seconds: the time spent in epochs, without validation.  warm_up_seconds: the time of a few steps before
-    them, which are undone; torch.compile compiles, cuDNN may choose its algorithms, and CUDA graphs are recorded then.
+    training_seconds: the time spent on the first weights and in epochs, without validation.  warm_up_seconds: the time
+    of a few steps before them, which are undone; torch.compile compiles, cuDNN may choose its algorithms, and CUDA
+    graphs are recorded then.
     """
 
     def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0, graphed=True):
         self.recipe, self.train_images, self.val_images = recipe, train, val
-        self.output_dir, self.device = Path(output_dir), train.x.device
+        self.output_dir, self.device = output_dir and Path(output_dir), train.x.device
         self.versions = files.versions(self.device)
         self.batches = self._training_batches(workers)
         if self.batches.batch_size * recipe.last_side**2 == 1:
@@ -62,6 +63,7 @@ class Training:
                 "batch_size, train_images: wanted at least 2, as batch norm needs in a net of these widths, got 1"
             )
         self.model = self._first_model().to(self.device, memory_format=memory_format(self.device))
+        self.training_seconds, self.warm_up_seconds = self._prepare(self.model), 0.0
         self.average = recipe.average(self.model)
         self.optimizers = recipe.optimizers(self.model, self.device)
         for optimizer in self.optimizers:
@@ -71,8 +73,7 @@ class Training:
             torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate((step + 0.5) / self.steps))
             for optimizer in self.optimizers
         ]
-        self.epoch, self.training_seconds, self.warm_up_seconds = 0, 0.0, 0.0
-        self.history, self.best, self.best_val_acc = [], None, -1.0
+        self.epoch, self.history, self.best, self.best_val_acc = 0, [], None, -1.0
         self.compiled, self.graphed = compiled, graphed and self.device.type == "cuda" and world_size() == 1
         if world_size() > 1:
             synchronize_batchnorm(self.model)
@@ -101,8 +102,18 @@ class Training:
         with torch.random.fork_rng(devices=[]):  # PyTorch draws initial weights from its global generator only
             torch.manual_seed(self.recipe.seed)
             model = build(self.recipe.architecture(len(self.train_images.class_names)))
-        self.recipe.prepare(model, normalized(self.train_images.x[:WHITENED], self.train_images.statistics))
         return model
+
+    def _prepare(self, model):
+        """Set the first weights that are computed from images.  Returns the seconds that this took."""
+        x = normalized(self.train_images.x[:WHITENED], self.train_images.statistics)
+        if self.device.type == "cuda":
+            self.recipe.prepare(model, x)  # the first call loads libraries, which is no training
+        wait_for(self.device)
+        start = time.perf_counter()
+        self.recipe.prepare(model, x)
+        wait_for(self.device)
+        return time.perf_counter() - start
 
     def run(self, verbose=True):
         """Train until the recipe's epochs are complete, then load the weights of the best epoch into model.
@@ -111,9 +122,9 @@ class Training:
         Raises FloatingPointError when the loss or a weight is no longer finite, OSError where a file cannot be written,
         ValueError where torch.compile or the recording of a CUDA graph fails.
         """
-        is_first = rank() == 0
-        writer = None
-        if is_first:
+        is_first, writer = rank() == 0, None
+        writes = is_first and self.output_dir is not None
+        if writes:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             writer = files.tensorboard_writer(self.output_dir, self.epoch)
         if self.epoch < self.recipe.epochs:
@@ -125,7 +136,7 @@ class Training:
                 if self.val_images is not None:
                     row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
                 is_best = self._record(row)
-                if is_first:
+                if writes:
                     self._save(is_best, writer)
                 shown = {"loss": f"{row['train_loss']:.3f}"}
                 shown |= {"val": f"{row['val_acc']:.4f}"} if "val_acc" in row else {}
@@ -221,6 +232,7 @@ class Training:
         share = self.batches.batch_size // world_size()
         x = normalized(self.train_images.x[:share], self.train_images.statistics)
         try:
+            next(iter(self.batches.epoch(self.epoch, self.recipe.side(self.epoch))))
             for epoch in range(self.epoch, self.recipe.epochs):
                 self._start_epoch(epoch)
                 self.step.prepare(resized(x, self.recipe.side(epoch)), self.train_images.y[:share], WARM_UP)

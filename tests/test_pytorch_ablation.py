@@ -17,7 +17,7 @@ from cs231n.pytorch_recipes import ABLATIONS, ADDITIONS, PRESETS, Speedrun
 
 TINY = Speedrun(epochs=1, batch_size=16, widths=(2, 2), train_images=32, seed=5)
 VARIANTS = variants(TINY)
-COLUMNS = ["variant", "n", "val_acc_mean", "val_acc_std", "seconds_mean", "seconds_std"]
+COLUMNS = ["variant", "preset", "measured_on", "n", "mean", "std", "target", "share_at_target", "p"]
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -44,7 +44,7 @@ def runs(monkeypatch):
     class FakeTraining:
         compiled: ClassVar = []
 
-        def __init__(self, recipe, train, val, folder, compiled):
+        def __init__(self, recipe, train, val, folder, compiled, graphed):
             made.append((recipe, 0.01 * (len(made) ** 2 % 31), 1.0 + len(made)))
             self.compiled.append(compiled)
             self.history = [{"val_acc": 0.0, "training_seconds": 0.0}]
@@ -79,14 +79,15 @@ def test_each_idea_is_left_out_in_turn_with_each_seed(runs, tmp_path):
 def test_the_table_has_mean_and_standard_deviation_of_the_last_epochs(runs, tmp_path):
     rows = ablate(TINY, 3, None, tmp_path, "cpu")
     written = rows_of(tmp_path / "ablation.csv")
-    assert list(written[0]) == COLUMNS
+    assert list(written[0])[:9] == COLUMNS
+    assert {row["measured_on"] for row in rows} == {"validation"}
     assert [row["variant"] for row in written] == list(VARIANTS)
     for i, row in enumerate(rows):
         accuracies, seconds = zip(*((acc, s) for _, acc, s in runs[i :: len(VARIANTS)]), strict=True)
         assert row["n"] == 3
-        assert row["val_acc_mean"] == pytest.approx(statistics.mean(accuracies))
-        assert row["val_acc_std"] == pytest.approx(np.std(accuracies, ddof=1))
-        assert (row["seconds_mean"], row["seconds_std"]) == pytest.approx((np.mean(seconds), np.std(seconds, ddof=1)))
+        assert row["mean"] == pytest.approx(statistics.mean(accuracies))
+        assert row["std"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert row["training_seconds"] == pytest.approx(np.mean(seconds))
         assert {key: str(value) for key, value in row.items()} == written[i]
 
 
@@ -103,8 +104,16 @@ def test_the_table_grows_with_each_run(runs, tmp_path, monkeypatch):
     assert rows_of(tmp_path / "ablation.csv")[0]["n"] == "2"
 
 
+def test_a_preset_is_named_in_the_table_and_an_ablation_needs_images_held_out(runs, tmp_path, small_data):
+    settings = {"epochs": 1, "batch_size": 100, "widths": (8, 16), "train_images": 20}
+    assert ablate(Speedrun(**settings), 1, None, tmp_path / "other", "cpu")[0]["preset"] == ""
+    assert pytorch_ablation._preset(Speedrun(**PRESETS["speedrun"]["95"], seed=3)) == "95"
+    with pytest.raises(ValueError, match="train_images: wanted some held out, to measure the accuracy, got 40"):
+        ablate(replace(TINY, train_images=40), 1, None, tmp_path, "cpu")
+
+
 def test_one_run_has_no_standard_deviation(runs, tmp_path):
-    assert {row["val_acc_std"] for row in ablate(TINY, 1, None, tmp_path, "cpu")} == {""}
+    assert {row["std"] for row in ablate(TINY, 1, None, tmp_path, "cpu")} == {""}
 
 
 def test_a_recipe_that_lacks_an_idea_is_refused(runs, tmp_path):
@@ -123,7 +132,7 @@ def test_the_command_line_trains_without_each_idea_and_reads_no_test_set(tmp_pat
     assert main(["ablate", *settings, "--seeds=1", "--output-dir", str(tmp_path)]) == 0
     rows = rows_of(tmp_path / "ablation.csv")
     assert [(row["variant"], row["n"]) for row in rows] == [(name, "1") for name in VARIANTS]
-    assert all(0 <= float(row["val_acc_mean"]) <= 1 and float(row["seconds_mean"]) > 0 for row in rows)
+    assert all(0 <= float(row["mean"]) <= 1 and float(row["training_seconds"]) > 0 for row in rows)
     assert (tmp_path / "without-fast-biases-0" / "last.pt").exists()
     assert set(seen) == {16}  # of 8 test images, none
 

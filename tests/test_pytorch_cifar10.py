@@ -120,6 +120,7 @@ def test_the_configuration_and_the_versions_are_beside_the_checkpoint(tmp_path):
     options |= {
         "compile": False,
         "graph": True,
+        "stand_in": False,
         "deterministic": True,
         "resume": False,
         "overwrite": False,
@@ -169,11 +170,29 @@ def test_the_stand_in_is_named_wherever_its_result_is(tmp_path, monkeypatch, cap
     monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: read_small(name="Shapes10"))
     drawn = []
     monkeypatch.setattr(files, "draw_curves", lambda path, rows, name: drawn.append((path.name, len(rows), name)))
-    assert main(in_folder(tmp_path)) == 0
+    assert main(in_folder(tmp_path, "--stand-in")) == 0
     assert "test accuracy on Shapes10" in caplog.text
     assert "CIFAR-10" not in caplog.text
     assert json.loads((tmp_path / "result.json").read_text())["data"] == "Shapes10"
     assert drawn == [("curves.png", 1, "Shapes10")]
+
+
+@pytest.mark.parametrize("command", [["train"], ["ablate"], ["bench", "--presets", "94", "tiny"]], ids=lambda c: c[0])
+def test_a_run_of_full_size_does_not_train_on_the_stand_in_unasked(tmp_path, monkeypatch, caplog, command):
+    monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: read_small(name="Shapes10"))
+    where = ["--output-dir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "data"), "--device=cpu"]
+    assert main([*command, *where]) == 1
+    says = f"CIFAR-10 is neither in {tmp_path / 'data'} nor beside it: run `make get-data`, name its folder with"
+    assert [message.startswith(says) and "--stand-in" in message for message in caplog.messages] == [True]
+    assert not list((tmp_path / "run").glob("*.*t"))
+
+
+def test_a_tiny_preset_may_train_on_the_stand_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: read_small(name="Shapes10"))
+    small = ["--train-images=48", "--device=cpu", "--output-dir", str(tmp_path)]
+    assert main(["--preset=tiny", "--epochs=1", *small]) == 0
+    assert main(["bench", "--presets=tiny", "--seeds=1", *small]) == 0
+    assert read_csv(tmp_path / "bench.csv")[0]["data"] == "Shapes10"
 
 
 def test_without_matplotlib_a_run_says_that_it_draws_nothing(tmp_path, monkeypatch, caplog):
