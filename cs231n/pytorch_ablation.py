@@ -34,7 +34,7 @@ def ablate(recipe, seeds, data_dir, output_dir, device, compiled=False, overwrit
     earlier runs that may not be replaced; and what `read_splits` and `Training.run` raise.
     """
     check_count("seeds", seeds, 1)
-    output_dir, varied = Path(output_dir), variants(recipe)
+    output_dir, varied = Path(output_dir).expanduser(), variants(recipe)
     runs = {
         output_dir / f"{name.replace(' ', '-')}-{seed}": (name, replace(variant, seed=seed))
         for seed in range(recipe.seed, recipe.seed + seeds)

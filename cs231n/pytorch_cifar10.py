@@ -82,10 +82,9 @@ def main(argv=None):
         return 1
     except KeyboardInterrupt as interrupt:
         cause, status = program.stopped_by(interrupt)
-        if args.command == "train":
-            logger.error("Stopped by %s; --resume continues from the last complete epoch.", cause)
-        else:
-            logger.error("Stopped by %s.", cause)
+        advice = "; --resume continues from the last complete epoch" if args.command == "train" else ""
+        if rank() == 0:  # the signal has reached each process
+            logger.error("Stopped by %s%s.", cause, advice)
         return status
 
 
@@ -144,6 +143,10 @@ def _add_overwrite(group):
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in output-dir")
 
 
+def _path(text):
+    return Path(text).expanduser()  # a shell leaves --output-dir=~/runs as it is
+
+
 def _add_run_options(parser, output_dir):
     group = parser.add_argument_group("the run")
     device, folder = best_device(), Path(output_dir)
@@ -151,7 +154,7 @@ def _add_run_options(parser, output_dir):
     group.add_argument("--data-dir", help="folder that holds CIFAR-10, or will (default: CS231N_DATA_DIR, or data/)")
     text = "train on the drawn stand-in where CIFAR-10 is absent, as the preset tiny does"
     group.add_argument("--stand-in", action="store_true", help=text)
-    group.add_argument("--output-dir", type=Path, default=folder, help=f"folder to write to (default: {folder})")
+    group.add_argument("--output-dir", type=_path, default=folder, help=f"folder to write to (default: {folder})")
     group.add_argument("--compile", action="store_true", help="train through torch.compile")
     text = "on CUDA, in one process, repeat the training step as a CUDA graph (default: on)"
     group.add_argument("--graph", action=argparse.BooleanOptionalAction, default=True, help=text)
@@ -185,6 +188,11 @@ def _claimed_folder(args):
             raise ValueError(
                 f"{args.output_dir} has {', '.join(old)} of an earlier run: "
                 f"use --resume to continue it, --overwrite to start over, or another --output-dir"
+            )
+        if args.resume and "result.json" in old and "last.pt" not in old:
+            raise ValueError(
+                f"{args.output_dir} has the result of a run, but no last.pt to resume it from: "
+                f"use --overwrite to start over, or another --output-dir"
             )
 
     with ExitStack() as stack:

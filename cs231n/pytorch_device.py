@@ -142,7 +142,7 @@ def is_out_of_memory(error):
 
     Those of a CPU and of Apple's GPUs have no type of their own, and are recognized by their messages.
     """
-    words = "DefaultCPUAllocator", "MPS backend out of memory"
+    words = "DefaultCPUAllocator", "MPS backend out of memory", "Storage size calculation overflowed"
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 

@@ -41,6 +41,7 @@ def load(path, device):
     Raises OSError where the file cannot be read, ValueError where it is damaged, has a number that is not finite, or
     was not written by `save` of this version.
     """
+    path = Path(path).expanduser()
     content = read_checked_zip(path)
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
@@ -64,7 +65,8 @@ def not_finite(value, name=""):
         found = (not_finite(entry, f"{name}/{key}" if name else str(key)) for key, entry in entries)
         return next(filter(None, found), "")
     if isinstance(value, torch.Tensor):
-        return "" if value.is_meta or value.isfinite().all() else name
+        # The sum is quick, and finite unless an entry is not, or the entries are huge.
+        return "" if value.is_meta or value.sum().isfinite() or value.isfinite().all() else name
     return name if isinstance(value, float) and not math.isfinite(value) else ""
 
 

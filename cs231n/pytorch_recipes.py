@@ -252,12 +252,11 @@ class Speedrun(Recipe):
         """The factor on the learning rate: up linearly from 0 to 1 during warmup, then down linearly to 0.
 
         rate = progress / warmup,  and after warmup  (1 - progress) / (1 - warmup).
-        progress: the fraction of the run that is done, a float from 0, and beyond 1 after the last step.  Returns a
-        float.
+        progress: the fraction of the run that is done, a float from 0 to 1.  Returns a float.
         """
         if progress < self.warmup:
             return progress / self.warmup
-        return (1 - progress) / (1 - self.warmup) if progress < 1 else 0.0
+        return (1 - progress) / (1 - self.warmup)
 
 
 RECIPES = {"classic": Classic, "speedrun": Speedrun}

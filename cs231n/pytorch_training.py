@@ -55,7 +55,7 @@ class Training:
 
     def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0, graphed=True):
         self.recipe, self.train_images, self.val_images = recipe, train, val
-        self.output_dir, self.device = output_dir and Path(output_dir), train.x.device
+        self.output_dir, self.device = output_dir and Path(output_dir).expanduser(), train.x.device
         self.versions = files.versions(self.device)
         self.batches = self._training_batches(workers)
         if self.batches.batch_size * recipe.last_side**2 == 1:
@@ -69,10 +69,7 @@ class Training:
         for optimizer in self.optimizers:
             keep_rates_on(self.device, optimizer)
         self.steps = recipe.epochs * self.batches.steps
-        self.schedules = [
-            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate((step + 0.5) / self.steps))
-            for optimizer in self.optimizers
-        ]
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate) for optimizer in self.optimizers]
         self.epoch, self.history, self.best, self.best_val_acc = 0, [], None, -1.0
         self.compiled, self.graphed = compiled, graphed and self.device.type == "cuda" and world_size() == 1
         if world_size() > 1:
@@ -87,6 +84,10 @@ class Training:
             ids = [self.device] if self.device.type == "cuda" else None
             net = nn.parallel.DistributedDataParallel(net, device_ids=ids)
         return torch.compile(net, dynamic=False) if self.compiled else net
+
+    def _rate(self, step):
+        """The factor on the learning rate at the middle of a step; PyTorch asks for one more than there are."""
+        return self.recipe.rate((min(step, self.steps - 1) + 0.5) / self.steps)
 
     def _training_batches(self, workers):
         recipe, images = self.recipe, self.train_images

@@ -411,7 +411,7 @@ def _below(prefix, arrays):
 
 
 def _checkpoint_path(name):
-    path = Path(name)
+    path = Path(name).expanduser()
     return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 

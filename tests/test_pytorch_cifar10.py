@@ -165,6 +165,12 @@ def test_the_tiny_preset_is_a_small_change_of_each_recipe(tmp_path):
         assert len(read_csv(folder / "log.csv")) == 2
 
 
+@pytest.mark.parametrize("recipe", ["classic", "speedrun"])
+@pytest.mark.parametrize("train_images", [1, 64])
+def test_a_run_takes_one_image_and_all_of_them(recipe, train_images, tmp_path):
+    assert main(in_folder(tmp_path, "--recipe", recipe, f"--train-images={train_images}")) == 0
+
+
 def test_the_stand_in_is_named_wherever_its_result_is(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: read_small(name="Shapes10"))
@@ -233,6 +239,15 @@ def test_overwrite_leaves_nothing_of_the_earlier_run(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"configuration.json", ".lock"}
 
 
+def test_a_tilde_in_a_path_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "--output-dir=~/run"]) == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == WRITTEN
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert files.load("~/run/best.pt", "cpu")["progress"]["epoch"] == 1
+
+
 def test_resume_and_overwrite_exclude_each_other(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(in_folder(tmp_path, "--resume", "--overwrite"))
@@ -245,6 +260,26 @@ def test_resume_before_the_first_epoch_is_complete_starts_with_it_and_says_so(tm
         assert main(in_folder(tmp_path, "--resume")) == 0
     says = f"no epoch to resume from in {tmp_path}: starting with the first"
     assert [record.message for record in caplog.records].count(says) == 1
+
+
+def test_resume_starts_nothing_over_the_result_of_a_run_whose_last_checkpoint_is_gone(tmp_path, caplog):
+    assert main(in_folder(tmp_path)) == 0
+    (tmp_path / "last.pt").unlink()
+    assert main(in_folder(tmp_path, "--resume")) == 1
+    (record,) = caplog.records
+    assert "has the result of a run, but no last.pt to resume it from: use --overwrite" in record.message
+
+
+@pytest.mark.parametrize("name", ["best.pt", "last.pt"])
+def test_a_damaged_checkpoint_is_one_clear_line_in_each_command(tmp_path, caplog, name):
+    assert main(in_folder(tmp_path)) == 0
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    for argv in (in_folder(tmp_path, "--resume"), ["predict", str(tmp_path / name), "a.png", "--device=cpu"]):
+        assert main(argv) == 1
+    says = f"{tmp_path / name} is damaged, as its checksum shows; use another copy of it, or train again"
+    assert [record.message for record in caplog.records] == [says] * 2
 
 
 # What goes wrong is one clear line

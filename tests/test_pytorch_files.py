@@ -94,6 +94,14 @@ def test_a_foreign_checkpoint_is_one_clear_line(tmp_path, state, says):
         files.load(tmp_path / "a.pt", "cpu")
 
 
+@pytest.mark.parametrize("entry", [torch.nan, torch.inf, -torch.inf])
+def test_a_number_that_is_not_finite_is_named_and_huge_ones_are_finite(entry):
+    huge = torch.full((3,), 3e38)
+    assert files.not_finite({"a": [1, "b", True, None, huge, -huge, torch.arange(3), torch.tensor([True])]}) == ""
+    assert files.not_finite({"a": [huge, {"b": torch.tensor([entry, 1])}]}) == "a/1/b"
+    assert files.not_finite({"a": [huge, {"b": entry}]}) == "a/1/b"
+
+
 def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     class Evil:
         def __reduce__(self):

@@ -137,6 +137,14 @@ def test_checkpoint_name_gains_npz_and_its_folder_is_made(tmp_path, name, file):
     resume(str(tmp_path / "a" / "b" / name))
 
 
+def test_a_tilde_in_checkpoint_name_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    trained(checkpoint_name="~/runs/a")
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "a.npz"]
+    resume("~/runs/a")
+
+
 def test_without_checkpoint_name_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained(checkpoint_every=1).save()
