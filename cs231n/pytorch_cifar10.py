@@ -6,6 +6,7 @@
     python -m cs231n.pytorch_cifar10 --overwrite                         starts a run over
     torchrun --nproc-per-node=2 -m cs231n.pytorch_cifar10                trains on two GPUs
     python -m cs231n.pytorch_cifar10 predict runs/classic/best.pt x.png  classifies image files
+    python -m cs231n.pytorch_cifar10 bench --presets 94 95 96 --seeds 10 measures accuracies and times of presets
     python -m cs231n.pytorch_cifar10 ablate --seeds 5                    measures what each idea of speedrun adds
 
 5,000 training images are held out, and the epoch with the best accuracy on them is chosen; the test set is read once,
@@ -29,7 +30,7 @@ from cs231n import program
 if __name__ == "__main__":
     program.end_at_ctrl_c()  # the imports below take seconds
 
-from cs231n import pytorch_ablation, pytorch_files, pytorch_predict
+from cs231n import pytorch_ablation, pytorch_bench, pytorch_files, pytorch_predict
 from cs231n.arguments import check_count
 from cs231n.files import write_json
 from cs231n.pytorch_data import read_splits
@@ -105,7 +106,7 @@ def _add_training_options(parser, argv):
     names = tuple(RECIPES)
     recipe = choose_recipe(argv, names)
     parser.epilog = f"The recipes are {' and '.join(names)}: --recipe NAME --help lists the options of one.  "
-    parser.epilog += "There are two more commands: see predict --help and ablate --help."
+    parser.epilog += "There are three more commands: see predict --help, bench --help and ablate --help."
     group = _add_run_options(parser, f"runs/{recipe.name}")
     earlier_run = group.add_mutually_exclusive_group()
     earlier_run.add_argument("--resume", action="store_true", help="continue from the last checkpoint in output-dir")
@@ -127,6 +128,17 @@ def _add_ablation_options(parser, argv):
     add_recipe_options(parser, recipe, names)
 
 
+def _add_bench_options(parser, argv):
+    group = _add_run_options(parser, "runs/bench")
+    names, text = pytorch_bench.NAMES, "presets of speedrun, or classic (default: 94 95 96)"
+    group.add_argument("--presets", nargs="+", choices=names, default=["94", "95", "96"], help=text)
+    group.add_argument(
+        "--seeds", type=int, default=10, metavar="N", help="runs of each, with seeds from 0 (default: 10)"
+    )
+    text = "training images (default: all for 94, 95 and 96, which holds none out; else as the preset says)"
+    group.add_argument("--train-images", type=int, metavar="N", help=text)
+
+
 def _add_overwrite(group):
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in output-dir")
 
@@ -141,9 +153,12 @@ def _add_run_options(parser, output_dir):
     device, folder = best_device(), Path(output_dir)
     group.add_argument("--device", default=device, help=f"cuda, cuda:1, mps or cpu (default: {device})")
     group.add_argument("--data-dir", help="folder that holds CIFAR-10, or will (default: CS231N_DATA_DIR, or data/)")
+    text = "train on the drawn stand-in where CIFAR-10 is absent, as the preset tiny does"
+    group.add_argument("--stand-in", action="store_true", help=text)
     group.add_argument("--output-dir", type=_path, default=folder, help=f"folder to write to (default: {folder})")
-    text = "train through torch.compile; not under bf16, the default on CUDA: see docs/gpu.md"
-    group.add_argument("--compile", action="store_true", help=text)
+    group.add_argument("--compile", action="store_true", help="train through torch.compile")
+    text = "on CUDA, in one process, repeat the training step as a CUDA graph (default: on)"
+    group.add_argument("--graph", action=argparse.BooleanOptionalAction, default=True, help=text)
     group.add_argument("--deterministic", action="store_true", help="make repeated runs agree bit for bit")
     return group
 
@@ -189,8 +204,8 @@ def _claimed_folder(args):
 def _train_and_test(recipe, args, device):
     start, folder = time.perf_counter(), args.output_dir
     check_count("workers", args.workers, 0)
-    train, val, test = read_splits(args.data_dir, recipe.train_images, device)
-    training = Training(recipe, train, val, folder, args.compile, args.workers)
+    train, val, test = read_splits(args.data_dir, recipe.train_images, device, _allows_stand_in(args))
+    training = Training(recipe, train, val, folder, args.compile, args.workers, args.graph)
     if args.resume:
         training.resume()
     if rank() == 0:
@@ -202,16 +217,23 @@ def _train_and_test(recipe, args, device):
         report("no epoch to resume from in %s: starting with the first", folder)
     report("%s on %s, %d images, %d of %d epochs done", train.name, device, len(train), training.epoch, recipe.epochs)
     training.run()
-    report("best validation accuracy %.2f %%; checkpoints in %s", 100 * training.best_val_acc, folder)
+    val_acc = training.best_val_acc if val is not None else None
+    found = "no image held out" if val is None else f"best validation accuracy {100 * val_acc:.2f} %"
+    report("%s; checkpoints in %s", found, folder)
     test_loss, test_acc = training.evaluate(test)
     report("test accuracy on %s: %.2f %%", test.name, 100 * test_acc)
     seconds = {name: getattr(training, name) for name in ("training_seconds", "warm_up_seconds")}
     seconds["run_seconds"] = time.perf_counter() - start
     report("training %.1f s, without validation and the warm-up of %.1f s; the whole run %.1f s", *seconds.values())
     if rank() == 0:
-        result = {"data": test.name, "val_acc": training.best_val_acc, "test_loss": test_loss, "test_acc": test_acc}
+        result = {"data": test.name, "val_acc": val_acc, "test_loss": test_loss, "test_acc": test_acc}
         write_json(folder / "result.json", result | seconds)
         _draw_curves(folder, training.history, train.name)
+
+
+def _allows_stand_in(args):
+    """Whether a run may use the stand-in: a result on it, at full size, would take long and mean nothing."""
+    return args.stand_in or (args.presets == ["tiny"] if args.command == "bench" else args.preset == "tiny")
 
 
 def _write_configuration(recipe, args, device):
@@ -234,9 +256,29 @@ def _ablate(args):
         if world_size() > 1:
             raise ValueError(f"ablate: wanted one process, got {world_size()}")
         pytorch_ablation.ablate(
-            recipe, args.seeds, args.data_dir, args.output_dir, device, args.compile, args.overwrite
+            recipe,
+            args.seeds,
+            args.data_dir,
+            args.output_dir,
+            device,
+            args.compile,
+            args.overwrite,
+            args.graph,
+            _allows_stand_in(args),
         )
     logger.info("Wrote the table to %s", args.output_dir / "ablation.csv")
+    return 0
+
+
+def _bench(args):
+    recipes, device = pytorch_bench.recipes(args.presets, args.train_images), usable_device(args.device)
+    with processes(device), determinism(args.deterministic, device):
+        if world_size() > 1:
+            raise ValueError(f"bench: wanted one process, got {world_size()}")
+        splits = lambda train_images: read_splits(args.data_dir, train_images, device, _allows_stand_in(args))
+        settings = {"compiled": args.compile, "graphed": args.graph}
+        rows = pytorch_bench.bench(recipes, args.seeds, splits, args.output_dir, **settings)
+    logger.info("%s", pytorch_bench.markdown(rows))
     return 0
 
 
@@ -255,6 +297,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("Train a residual net on CIFAR-10.", _add_training_options, _train),
     "ablate": Command("Train speedrun with all ideas, and without each in turn.", _add_ablation_options, _ablate),
+    "bench": Command("Measure the accuracies and the times of presets.", _add_bench_options, _bench),
     "predict": Command("Classify image files with a trained net.", pytorch_predict.add_options, pytorch_predict.run),
 }
 

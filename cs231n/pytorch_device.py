@@ -65,10 +65,11 @@ def memory_format(device):
 def autocast(device, precision):
     """A context in which convolutions and matrix products compute in bfloat16, if precision asks for it.
 
-    precision: bf16, always; float32, never; auto, on CUDA only.
+    precision: bf16, always; float32, never; auto, on CUDA only.  Weights are converted at each use: a CUDA graph could
+    not repeat a conversion that was made before it.
     """
     enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def wait_for(device):

@@ -18,7 +18,7 @@ from cs231n.pytorch_device import device_name, reason
 logger = logging.getLogger(__name__)
 
 FORMAT = "cs231n.pytorch_cifar10, 2"  # marks a file as a checkpoint of this version of the program
-RESULTS = "best.pt", "last.pt", "log.csv", "curves.png", "result.json", "ablation.csv"
+RESULTS = "best.pt", "last.pt", "log.csv", "curves.png", "result.json", "ablation.csv", "ablation.md"
 NO_LOCKS = errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS
 
 
@@ -164,9 +164,10 @@ def draw_curves(path, rows, data_name):
     epochs = column["epoch"]
     fig, axes = plots.figure(1, 3, {"name": data_name})
     loss, acc, rate = axes
-    plots.curves(loss, {"training": column["train_loss"], "validation": column["val_loss"]}, epochs, "epoch", "loss")
-    accuracies = {"training": column["train_acc"], "validation": column["val_acc"]}
-    percent = {name: [100 * accuracy for accuracy in values] for name, values in accuracies.items()}
+    measured = {"training": "train", "validation": "val"} if "val_loss" in column else {"training": "train"}
+    losses = {name: column[f"{images}_loss"] for name, images in measured.items()}
+    percent = {name: [100 * accuracy for accuracy in column[f"{images}_acc"]] for name, images in measured.items()}
+    plots.curves(loss, losses, epochs, "epoch", "loss")
     plots.curves(acc, percent, epochs, "epoch", "accuracy (%)")
     plots.curves(rate, {"learning rate": column["lr"]}, epochs, "epoch", "learning rate")
     for ax in axes:

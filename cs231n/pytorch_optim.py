@@ -1,5 +1,6 @@
 """Optimizers for the recipes: PyTorch's AdamW and Nesterov SGD, Muon, and averages of the weights."""
 
+from collections import defaultdict
 from contextlib import contextmanager
 
 import torch
@@ -16,9 +17,11 @@ class Muon(torch.optim.Optimizer):
 
     Each weight (c_out, ...), of any float dtype, is read as a matrix of c_out rows, and |w| is its Frobenius norm.  Up
     to the eps of the batch norm, a factor on w does not change the net's output, so |w| is reset to sqrt(c_out) before
-    each update; there is no weight decay.  |U V^T| is at most sqrt(c_out).
+    each update; there is no weight decay.  |U V^T| is at most sqrt(c_out).  Weights of the same shape are updated
+    together, with each matrix product over all of them.
 
-    params: weights, or groups of them, as in torch.optim.  lr: the learning rate.  momentum: mu, from 0 to 1.
+    params: weights, or groups of them, as in torch.optim.  lr: the learning rate, a float or a tensor ().  momentum:
+    mu, from 0 to 1.
     Source: Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024.
     """
 
@@ -29,13 +32,26 @@ class Muon(torch.optim.Optimizer):
     def step(self):
         """Update in place each weight that has a gradient, and its v: `momentum_buffer`, shape and dtype as w."""
         for group in self.param_groups:
-            for w in (w for w in group["params"] if w.grad is not None):
-                if not self.state[w]:
-                    self.state[w]["momentum_buffer"] = torch.zeros_like(w)
-                v = self.state[w]["momentum_buffer"]
-                v.mul_(group["momentum"]).add_(w.grad)
-                update = orthogonalized((w.grad + group["momentum"] * v).flatten(1)).view_as(w)
-                w.mul_(len(w) ** 0.5 / w.norm()).sub_(group["lr"] * update)
+            alike = defaultdict(list)
+            for w in group["params"]:
+                if w.grad is not None:
+                    alike[w.shape, w.dtype].append(w)
+            for weights in alike.values():
+                self._update(weights, group["lr"], group["momentum"])
+
+    def _update(self, weights, lr, mu):
+        """Update weights of the same shape; a first axis, which the equation lacks, counts them."""
+        for w in weights:
+            if not self.state[w]:
+                self.state[w]["momentum_buffer"] = torch.zeros_like(w)
+        buffers = [self.state[w]["momentum_buffer"] for w in weights]
+        w, v, dw = torch.stack(weights), torch.stack(buffers), torch.stack([w.grad for w in weights])
+        v = mu * v + dw
+        directions = torch.vmap(orthogonalized)((dw + mu * v).flatten(2)).view_as(w)  # U V^T
+        lengths = w.flatten(1).norm(dim=1).view(-1, *[1] * (w.ndim - 1))
+        w = w * (w.shape[1] ** 0.5 / lengths) - lr * directions
+        torch._foreach_copy_(weights, list(w))
+        torch._foreach_copy_(buffers, list(v))
 
 
 def orthogonalized(g):
@@ -82,7 +98,8 @@ def adamw(model, lr, weight_decay, device):
     device: the torch.device of the weights.  Returns a torch.optim.AdamW.
     Source: Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019.
     """
-    return torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay, fused=device.type in FUSED)
+    settings = {"fused": device.type in FUSED, "capturable": device.type == "cuda"}  # capturable: in a CUDA graph
+    return torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay, **settings)
 
 
 def nesterov(groups, momentum, device):
@@ -94,6 +111,28 @@ def nesterov(groups, momentum, device):
     """
     groups = [{"params": weights, **settings} for weights, settings in groups if weights]
     return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=device.type in FUSED)
+
+
+def keep_rates_on(device, optimizer):
+    """Turn the learning rate of each group of optimizer into a tensor () on device, which schedules then write into.
+
+    A CUDA graph reads the rate from that tensor, and would repeat a float as it was when the graph was captured.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+
+
+def copy_of_state(optimizer):
+    """Copies of the tensors that optimizer keeps, by weight and name, for `rewind`."""
+    return {w: {name: value.clone() for name, value in kept.items()} for w, kept in optimizer.state.items()}
+
+
+def rewind(optimizer, state):
+    """Write an earlier `copy_of_state` into the tensors that optimizer keeps; those that are new become 0."""
+    for w, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if value is not None:  # the momentum of SGD without momentum
+                value.copy_(state[w][name]) if w in state else value.zero_()
 
 
 class SlowWeights:

@@ -36,7 +36,8 @@ class Classifier:
         self.device = usable_device(device or best_device())
         state = load(checkpoint, self.device)
         with interpreted(checkpoint):
-            self.class_names, self.data, self._test_flip = state["class_names"], state["data"], state["test_flip"]
+            self.class_names, self.data = state["class_names"], state["data"]
+            self._views = {name: state[name] for name in ("test_flip", "test_shifts")}
             self._statistics = tuple(torch.tensor(state["statistics"][s], device=self.device) for s in ("mean", "std"))
             with torch.device("meta"):  # names and shapes, without memory for the weights
                 self.model = build(state["architecture"] | {"num_classes": len(self.class_names)})
@@ -49,10 +50,10 @@ class Classifier:
         """The probability of each class: the softmax of the scores.
 
         x (N, 3, 32, 32) uint8, an array or a tensor.  Returns an array (N, num_classes) float32; each row sums to 1.
-        Where the recipe has test_flip, the scores are averaged over each image and its mirror image.
+        Where the recipe has test_flip or test_shifts, the scores are averaged over these views of each image.
         """
         x = normalized(torch.as_tensor(x, device=self.device), self._statistics)
-        return scores_of(self.model, x, self._test_flip).float().softmax(dim=1).cpu().numpy()
+        return scores_of(self.model, x, **self._views).float().softmax(dim=1).cpu().numpy()
 
     def classify(self, path):
         """A dict from class name to probability, most probable first, for an image file.

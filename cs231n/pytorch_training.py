@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from cs231n import pytorch_files as files
 from cs231n.files import ADVICE, write_csv
-from cs231n.pytorch_data import DeviceBatches, TorchvisionBatches, normalized
+from cs231n.pytorch_data import DeviceBatches, TorchvisionBatches, normalized, resized
 from cs231n.pytorch_device import (
     autocast,
     memory_format,
@@ -24,7 +24,9 @@ from cs231n.pytorch_device import (
     wait_for,
     world_size,
 )
+from cs231n.pytorch_optim import copy_of_state, keep_rates_on, rewind
 from cs231n.pytorch_resnet import build, scores_of
+from cs231n.pytorch_step import Step
 
 WARM_UP = 3  # steps before the clock starts
 WHITENED = 5000  # training images, the first ones, that a recipe may compute initial weights from
@@ -33,9 +35,10 @@ WHITENED = 5000  # training images, the first ones, that a recipe may compute in
 class Training:
     """A run: the model, its optimizers and schedules, and its progress; a checkpoint holds all of these.
 
-    recipe: a `Recipe`.  train, val: `Images` on the device to train on.  output_dir: for checkpoints and the log; where
-    the processes are on several machines, these must share it.  compiled: train through torch.compile; not under
-    bfloat16, where the loss of speedrun becomes nan (docs/gpu.md).  workers: processes of the torchvision loader.
+    recipe: a `Recipe`.  train, val: `Images` on the device to train on; val None: no image is held out, and the last
+    epoch takes the place of the best.  output_dir: for checkpoints and the log; where the processes are on several
+    machines, these must share it; None: nothing is written.  compiled: train through torch.compile.  workers: processes
+    of the torchvision loader.  graphed: on CUDA, in a single process, repeat the step as a CUDA graph.
     Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
 
     After each epoch `last.pt`, `log.csv` and, if the validation accuracy is the best so far, `best.pt` are replaced;
@@ -45,13 +48,14 @@ class Training:
 
     history: the rows of the log, a dict of numbers for each complete epoch.  best, best_val_acc: the weights of the
     best epoch so far, by name, and its validation accuracy (None and -1 before the first epoch is complete).
-    training_seconds: the time spent in epochs, without validation.  warm_up_seconds: the time of a few steps before
-    them, which are undone; torch.compile compiles, and cuDNN may choose its algorithms, during these steps.
+    training_seconds: the time spent on the first weights and in epochs, without validation.  warm_up_seconds: the time
+    of a few steps before them, which are undone; torch.compile compiles, cuDNN may choose its algorithms, and CUDA
+    graphs are recorded then.
     """
 
-    def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0):
+    def __init__(self, recipe, train, val, output_dir, compiled=False, workers=0, graphed=True):
         self.recipe, self.train_images, self.val_images = recipe, train, val
-        self.output_dir, self.device = Path(output_dir).expanduser(), train.x.device
+        self.output_dir, self.device = output_dir and Path(output_dir).expanduser(), train.x.device
         self.versions = files.versions(self.device)
         self.batches = self._training_batches(workers)
         if self.batches.batch_size * recipe.last_side**2 == 1:
@@ -59,20 +63,27 @@ class Training:
                 "batch_size, train_images: wanted at least 2, as batch norm needs in a net of these widths, got 1"
             )
         self.model = self._first_model().to(self.device, memory_format=memory_format(self.device))
+        self.training_seconds, self.warm_up_seconds = self._prepare(self.model), 0.0
         self.average = recipe.average(self.model)
         self.optimizers = recipe.optimizers(self.model, self.device)
+        for optimizer in self.optimizers:
+            keep_rates_on(self.device, optimizer)
         self.steps = recipe.epochs * self.batches.steps
         self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate) for optimizer in self.optimizers]
-        self.epoch, self.training_seconds, self.warm_up_seconds = 0, 0.0, 0.0
-        self.history, self.best, self.best_val_acc = [], None, -1.0
-        self.net = self.model  # what training calls: the model, perhaps wrapped for several processes or compiled
+        self.epoch, self.history, self.best, self.best_val_acc = 0, [], None, -1.0
+        self.compiled, self.graphed = compiled, graphed and self.device.type == "cuda" and world_size() == 1
         if world_size() > 1:
             synchronize_batchnorm(self.model)
+        settings = self.device, recipe.precision, recipe.label_smoothing, self.graphed
+        self.step = Step(self._net(), self.optimizers, *settings)
+
+    def _net(self):
+        """What training calls: the model, perhaps wrapped for several processes or compiled."""
+        net = self.model
+        if world_size() > 1:
             ids = [self.device] if self.device.type == "cuda" else None
-            self.net = nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
-        self.compiled = compiled
-        if compiled:
-            self.net = torch.compile(self.net)
+            net = nn.parallel.DistributedDataParallel(net, device_ids=ids)
+        return torch.compile(net, dynamic=False) if self.compiled else net
 
     def _rate(self, step):
         """The factor on the learning rate at the middle of a step; PyTorch asks for one more than there are."""
@@ -81,28 +92,40 @@ class Training:
     def _training_batches(self, workers):
         recipe, images = self.recipe, self.train_images
         if recipe.loader == "torchvision":
-            return TorchvisionBatches(images, recipe.batch_size, recipe.pad, recipe.seed, workers)
+            settings = recipe.seed, workers, recipe.reflect, recipe.cutout
+            return TorchvisionBatches(images, recipe.batch_size, recipe.pad, *settings)
         if workers:
             raise ValueError(f"workers: wanted 0, since only the torchvision loader has any, got {workers}")
-        return DeviceBatches(images, recipe.batch_size, recipe.pad, recipe.alternating_flip, recipe.seed)
+        settings = recipe.alternating_flip, recipe.seed, recipe.reflect, recipe.cutout
+        return DeviceBatches(images, recipe.batch_size, recipe.pad, *settings)
 
     def _first_model(self):
         with torch.random.fork_rng(devices=[]):  # PyTorch draws initial weights from its global generator only
             torch.manual_seed(self.recipe.seed)
             model = build(self.recipe.architecture(len(self.train_images.class_names)))
-        self.recipe.prepare(model, normalized(self.train_images.x[:WHITENED], self.train_images.statistics))
         return model
+
+    def _prepare(self, model):
+        """Set the first weights that are computed from images.  Returns the seconds that this took."""
+        x = normalized(self.train_images.x[:WHITENED], self.train_images.statistics)
+        if self.device.type == "cuda":
+            self.recipe.prepare(model, x)  # the first call loads libraries, which is no training
+        wait_for(self.device)
+        start = time.perf_counter()
+        self.recipe.prepare(model, x)
+        wait_for(self.device)
+        return time.perf_counter() - start
 
     def run(self, verbose=True):
         """Train until the recipe's epochs are complete, then load the weights of the best epoch into model.
 
         The best epoch is the first one with the highest validation accuracy.  verbose: show a progress bar.
         Raises FloatingPointError when the loss or a weight is no longer finite, OSError where a file cannot be written,
-        ValueError where torch.compile fails.
+        ValueError where torch.compile or the recording of a CUDA graph fails.
         """
-        is_first = rank() == 0
-        writer = None
-        if is_first:
+        is_first, writer = rank() == 0, None
+        writes = is_first and self.output_dir is not None
+        if writes:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             writer = files.tensorboard_writer(self.output_dir, self.epoch)
         if self.epoch < self.recipe.epochs:
@@ -111,11 +134,14 @@ class Training:
         with tqdm(total=self.steps, initial=done, unit="step", disable=hidden) as bar:
             while self.epoch < self.recipe.epochs:
                 row = self._train_epoch(bar)
-                row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
+                if self.val_images is not None:
+                    row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
                 is_best = self._record(row)
-                if is_first:
+                if writes:
                     self._save(is_best, writer)
-                bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{row['val_acc']:.4f}", refresh=False)
+                shown = {"loss": f"{row['train_loss']:.3f}"}
+                shown |= {"val": f"{row['val_acc']:.4f}"} if "val_acc" in row else {}
+                bar.set_postfix(shown, refresh=False)
         if writer:
             writer.close()
         self.model.load_state_dict(self.best)
@@ -123,15 +149,15 @@ class Training:
 
     def _record(self, row):
         """Enter an epoch's row into the history, and keep the weights if they are the best so far: returns whether."""
-        if name := files.not_finite({"the validation loss": row["val_loss"]} | self._resume_state()):
+        if name := files.not_finite({"the validation loss": row.get("val_loss", 0.0)} | self._resume_state()):
             raise FloatingPointError(
                 f"{name} is not finite after epoch {self.epoch}, with a learning rate of {row['lr']:g}: "
                 f"try a smaller one"
             )
         self.history.append(row)
-        is_best = row["val_acc"] > self.best_val_acc
+        is_best = self.val_images is None or row["val_acc"] > self.best_val_acc
         if is_best:
-            self.best_val_acc = row["val_acc"]
+            self.best_val_acc = row.get("val_acc", -1.0)
             self.best = {name: w.clone() for name, w in self._measured_weights().items()}
         return is_best
 
@@ -153,22 +179,20 @@ class Training:
         lr is that of the epoch's first step, of the first optimizer.  Raises FloatingPointError where the mean loss is
         not finite.
         """
-        self.net.train()
-        rate = self.schedules[0].get_last_lr()[0]
-        loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        self._start_epoch(self.epoch)
+        rate = float(self.schedules[0].get_last_lr()[0])
+        self.step.reset()
         wait_for(self.device)
         start = time.perf_counter()
-        for x, y in self.batches.epoch(self.epoch):
-            step_loss, scores = self._step(x, y)
-            loss += step_loss
-            correct += (scores.argmax(dim=1) == y).sum()
+        for x, y in self.batches.epoch(self.epoch, self.recipe.side(self.epoch)):
+            self._step(x, y)
             bar.update()
         wait_for(self.device)
         seconds = time.perf_counter() - start
         self.epoch += 1
         self.training_seconds += seconds
         images = self.batches.steps * self.batches.batch_size
-        loss = sum_over_processes(loss).item() / (self.batches.steps * world_size())
+        loss = sum_over_processes(self.step.loss).item() / (self.batches.steps * world_size())
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} in epoch {self.epoch}, with a learning rate of {rate:g}: try a smaller one"
@@ -179,40 +203,48 @@ class Training:
             "images_per_second": images / seconds,
             "training_seconds": self.training_seconds,
             "train_loss": loss,
-            "train_acc": sum_over_processes(correct).item() / images,
+            "train_acc": sum_over_processes(self.step.correct).item() / images,
         }
 
     def _step(self, x, y):
-        """Update the weights by the gradient on a batch.  Returns its mean loss () and its scores, both detached."""
-        with autocast(self.device, self.recipe.precision):
-            scores = self.net(x)
-            loss = F.cross_entropy(scores, y, label_smoothing=self.recipe.label_smoothing)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
+        """Update the weights by the gradient on a batch, then the learning rates and the average."""
+        self.step(x, y)
+        for schedule in self.schedules:
             schedule.step()
         if self.average:
             self.average.update(self.schedules[0].last_epoch / self.steps)
-        return loss.detach(), scores.detach()
+
+    def _start_epoch(self, number):
+        """Prepare the model for an epoch; where other weights are trained, several processes exchange others."""
+        before = [w.requires_grad for w in self.model.parameters()]
+        self.model.train()
+        self.recipe.freeze(self.model, number)
+        if world_size() > 1 and before != [w.requires_grad for w in self.model.parameters()]:
+            self.step.net = self._net()
 
     def _warm_up(self):
-        """Take a few steps on the first images, and undo everything that they changed."""
+        """Take a few steps on the first images, for each kind of step to come, and undo everything that they changed.
+
+        It is undone in place, as the CUDA graphs that are recorded meanwhile refer to these tensors.
+        """
         start = time.perf_counter()
-        before = copy.deepcopy(self._resume_state())
+        weights = copy.deepcopy(self.model.state_dict())
+        states = [copy_of_state(optimizer) for optimizer in self.optimizers]
         share = self.batches.batch_size // world_size()
         x = normalized(self.train_images.x[:share], self.train_images.statistics)
-        self.net.train()
         try:
-            for _ in range(WARM_UP):
-                self._step(x, self.train_images.y[:share])
+            next(iter(self.batches.epoch(self.epoch, self.recipe.side(self.epoch))))
+            for epoch in range(self.epoch, self.recipe.epochs):
+                self._start_epoch(epoch)
+                self.step.prepare(resized(x, self.recipe.side(epoch)), self.train_images.y[:share], WARM_UP)
         except RuntimeError as error:
-            if not self.compiled or isinstance(error, torch.OutOfMemoryError):
+            if not (self.compiled or self.graphed) or isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise ValueError(f"compile: torch.compile fails here ({reason(error)})") from error
-        self._set_resume_state(before)
-        for optimizer in self.optimizers:
+            tried = "compile: torch.compile" if self.compiled else "graph: recording a CUDA graph"
+            raise ValueError(f"{tried} fails here ({reason(error)})") from error
+        self.model.load_state_dict(weights)
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            rewind(optimizer, state)
             optimizer.zero_grad()
         wait_for(self.device)
         self.warm_up_seconds = time.perf_counter() - start
@@ -220,10 +252,10 @@ class Training:
     def evaluate(self, images):
         """The loss and the accuracy of the averaged weights, if the recipe averages them, or else of the model.
 
-        As the function `evaluate`, with the recipe's test_flip and precision.
+        As the function `evaluate`, with the recipe's views and precision.
         """
         with self.average.in_model() if self.average else nullcontext():
-            return evaluate(self.model, images, self.recipe.test_flip, self.recipe.precision)
+            return evaluate(self.model, images, self.recipe.views, self.recipe.precision)
 
     def state(self):
         """The content of a checkpoint, a dict: what `predict` needs and, under the key resume, what `resume` needs.
@@ -237,6 +269,7 @@ class Training:
             "statistics": {"mean": mean, "std": std},
             "architecture": self.recipe.architecture(len(self.train_images.class_names)),
             "test_flip": self.recipe.test_flip,
+            "test_shifts": self.recipe.test_shifts,
             "model": self._measured_weights(),
             "recipe": self._made_with(),
             "versions": self.versions,
@@ -250,8 +283,8 @@ class Training:
 
     def _made_with(self):
         """The data set and the settings, which a run that resumes a checkpoint must have in common with it."""
-        images = [self.train_images.checksum, self.val_images.checksum]
-        return {"data": self.train_images.name, "images with the checksums": images, **self.recipe.settings()}
+        checksums = [images.checksum for images in (self.train_images, self.val_images) if images is not None]
+        return {"data": self.train_images.name, "images with the checksums": checksums, **self.recipe.settings()}
 
     def _resume_state(self):
         return {
@@ -327,7 +360,7 @@ class Training:
         with files.interpreted(path):
             epoch, val_acc, weights = state["progress"]["epoch"], state["progress"]["best_val_acc"], state["model"]
             is_kept = 1 <= epoch <= self.epoch and val_acc == self.best_val_acc
-            is_next = epoch == self.epoch + 1 and val_acc > self.best_val_acc
+            is_next = epoch == self.epoch + 1 and (val_acc > self.best_val_acc or self.val_images is None)
             if not (is_kept or is_next):
                 last = path.with_name("last.pt")
                 raise ValueError(f"{path}, of epoch {epoch}, is not the best of the run in {last}; {ADVICE}")
@@ -336,18 +369,19 @@ class Training:
 
 
 @torch.inference_mode()
-def evaluate(model, images, test_flip=False, precision="auto", batch_size=250):
+def evaluate(model, images, views=None, precision="auto", batch_size=None):
     """The mean cross-entropy loss of model over images, and its accuracy: the fraction whose highest score is correct.
 
     Returns two floats, the loss in nats and the accuracy from 0 to 1.  images: `Images`, divided among the processes.
-    test_flip: as for `scores_of`.  precision: as for `autocast`.  batch_size: images at a time, in each process.  model
-    is left in evaluation mode.
+    views: keyword arguments of `scores_of`.  precision: as for `autocast`.  batch_size: images at a time, in each
+    process (None: 250 on a CPU, 2,500 elsewhere).  model is left in evaluation mode.
     """
     model.eval()
+    batch_size = batch_size or (250 if images.x.device.type == "cpu" else 2500)
     totals = torch.zeros(2, device=images.x.device)
     for x, y in images.batches(batch_size):
         with autocast(x.device, precision):
-            scores = scores_of(model, x, test_flip).float()
+            scores = scores_of(model, x, **(views or {})).float()
         totals += torch.stack([F.cross_entropy(scores, y, reduction="sum"), (scores.argmax(dim=1) == y).sum()])
     loss, correct = sum_over_processes(totals).tolist()
     return loss / len(images), correct / len(images)

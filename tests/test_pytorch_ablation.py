@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from cs231n import pytorch_ablation, pytorch_data
-from cs231n.pytorch_ablation import ablate
+from cs231n.pytorch_ablation import ablate, variants
 from cs231n.pytorch_cifar10 import main
 from cs231n.pytorch_files import locked
-from cs231n.pytorch_recipes import ABLATIONS, Speedrun
+from cs231n.pytorch_recipes import ABLATIONS, ADDITIONS, PRESETS, Speedrun
 
 TINY = Speedrun(epochs=1, batch_size=16, widths=(2, 2), train_images=32, seed=5)
-COLUMNS = ["without", "n", "val_acc_mean", "val_acc_std", "seconds_mean", "seconds_std"]
+VARIANTS = variants(TINY)
+COLUMNS = ["variant", "preset", "measured_on", "n", "mean", "std", "target", "share_at_target", "p"]
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -43,7 +44,7 @@ def runs(monkeypatch):
     class FakeTraining:
         compiled: ClassVar = []
 
-        def __init__(self, recipe, train, val, folder, compiled):
+        def __init__(self, recipe, train, val, folder, compiled, graphed):
             made.append((recipe, 0.01 * (len(made) ** 2 % 31), 1.0 + len(made)))
             self.compiled.append(compiled)
             self.history = [{"val_acc": 0.0, "training_seconds": 0.0}]
@@ -55,25 +56,38 @@ def runs(monkeypatch):
     return made
 
 
+def test_an_idea_is_left_out_where_the_recipe_has_it_and_added_where_it_lacks_it():
+    assert next(iter(VARIANTS)) == "as it is"
+    assert VARIANTS["without muon"] == replace(TINY, muon=False)
+    assert VARIANTS["with cutout"] == replace(TINY, cutout=6)
+    assert sum(name.startswith("with ") for name in VARIANTS) == len(ADDITIONS)
+    largest = variants(Speedrun(**PRESETS["speedrun"]["96"]))
+    assert largest["without cutout"].cutout == 0
+    assert largest["without blocks in the first stage"].blocks == (0, 1)
+    for found in (VARIANTS, largest):
+        assert len(set(found.values())) == len(found) == 1 + len(ABLATIONS)
+
+
 def test_each_idea_is_left_out_in_turn_with_each_seed(runs, tmp_path):
     ablate(TINY, 2, None, tmp_path, "cpu")
-    wanted = [replace(TINY, seed=seed, **change) for seed in (5, 6) for change in ({}, *ABLATIONS.values())]
+    wanted = [replace(variant, seed=seed) for seed in (5, 6) for variant in VARIANTS.values()]
     assert [recipe for recipe, *_ in runs] == wanted
     ablate(TINY, 1, None, tmp_path / "compiled", "cpu", compiled=True)
-    assert pytorch_ablation.Training.compiled == [False] * 18 + [True] * 9
+    assert pytorch_ablation.Training.compiled == [False] * 2 * len(VARIANTS) + [True] * len(VARIANTS)
 
 
 def test_the_table_has_mean_and_standard_deviation_of_the_last_epochs(runs, tmp_path):
     rows = ablate(TINY, 3, None, tmp_path, "cpu")
     written = rows_of(tmp_path / "ablation.csv")
-    assert list(written[0]) == COLUMNS
-    assert [row["without"] for row in written] == ["nothing", *ABLATIONS]
+    assert list(written[0])[:9] == COLUMNS
+    assert {row["measured_on"] for row in rows} == {"validation"}
+    assert [row["variant"] for row in written] == list(VARIANTS)
     for i, row in enumerate(rows):
-        accuracies, seconds = zip(*((acc, s) for _, acc, s in runs[i::9]), strict=True)
+        accuracies, seconds = zip(*((acc, s) for _, acc, s in runs[i :: len(VARIANTS)]), strict=True)
         assert row["n"] == 3
-        assert row["val_acc_mean"] == pytest.approx(statistics.mean(accuracies))
-        assert row["val_acc_std"] == pytest.approx(np.std(accuracies, ddof=1))
-        assert (row["seconds_mean"], row["seconds_std"]) == pytest.approx((np.mean(seconds), np.std(seconds, ddof=1)))
+        assert row["mean"] == pytest.approx(statistics.mean(accuracies))
+        assert row["std"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert row["training_seconds"] == pytest.approx(np.mean(seconds))
         assert {key: str(value) for key, value in row.items()} == written[i]
 
 
@@ -85,17 +99,25 @@ def test_the_table_grows_with_each_run(runs, tmp_path, monkeypatch):
     )
     ablate(TINY, 2, None, tmp_path, "cpu")
     assert seen[0] == [1]
-    assert seen[8] == [1] * 9
-    assert seen[9] == [2] + [1] * 8
+    assert seen[len(VARIANTS) - 1] == [1] * len(VARIANTS)
+    assert seen[len(VARIANTS)] == [2] + [1] * (len(VARIANTS) - 1)
     assert rows_of(tmp_path / "ablation.csv")[0]["n"] == "2"
 
 
+def test_a_preset_is_named_in_the_table_and_an_ablation_needs_images_held_out(runs, tmp_path, small_data):
+    settings = {"epochs": 1, "batch_size": 100, "widths": (8, 16), "train_images": 20}
+    assert ablate(Speedrun(**settings), 1, None, tmp_path / "other", "cpu")[0]["preset"] == ""
+    assert pytorch_ablation._preset(Speedrun(**PRESETS["speedrun"]["95"], seed=3)) == "95"
+    with pytest.raises(ValueError, match="train_images: wanted some held out, to measure the accuracy, got 40"):
+        ablate(replace(TINY, train_images=40), 1, None, tmp_path, "cpu")
+
+
 def test_one_run_has_no_standard_deviation(runs, tmp_path):
-    assert {row["val_acc_std"] for row in ablate(TINY, 1, None, tmp_path, "cpu")} == {""}
+    assert {row["std"] for row in ablate(TINY, 1, None, tmp_path, "cpu")} == {""}
 
 
 def test_a_recipe_that_lacks_an_idea_is_refused(runs, tmp_path):
-    with pytest.raises(ValueError, match="recipe: wanted one with all ideas, got one without fast biases"):
+    with pytest.raises(ValueError, match=r"recipe: wanted one with all ideas but .*, got one without fast biases"):
         ablate(replace(TINY, bias_lr_factor=1.0), 1, None, tmp_path, "cpu")
     with pytest.raises(ValueError, match="seeds: wanted a whole number of at least 1, got 0"):
         ablate(TINY, 0, None, tmp_path, "cpu")
@@ -109,8 +131,8 @@ def test_the_command_line_trains_without_each_idea_and_reads_no_test_set(tmp_pat
     settings = ["--epochs=1", "--batch-size=16", "--widths", "2", "2", "--train-images=32", "--device=cpu"]
     assert main(["ablate", *settings, "--seeds=1", "--output-dir", str(tmp_path)]) == 0
     rows = rows_of(tmp_path / "ablation.csv")
-    assert [(row["without"], row["n"]) for row in rows] == [(idea, "1") for idea in ("nothing", *ABLATIONS)]
-    assert all(0 <= float(row["val_acc_mean"]) <= 1 and float(row["seconds_mean"]) > 0 for row in rows)
+    assert [(row["variant"], row["n"]) for row in rows] == [(name, "1") for name in VARIANTS]
+    assert all(0 <= float(row["mean"]) <= 1 and float(row["training_seconds"]) > 0 for row in rows)
     assert (tmp_path / "without-fast-biases-0" / "last.pt").exists()
     assert set(seen) == {16}  # of 8 test images, none
 
@@ -122,9 +144,9 @@ def test_an_earlier_ablation_is_kept_unless_overwrite_is_given(runs, tmp_path, c
     assert main(argv) == 1
     says = f"{tmp_path} has {tmp_path / 'ablation.csv'} of an earlier run: use --overwrite, or another --output-dir"
     assert [record.message for record in caplog.records] == [says]
-    assert ((tmp_path / "ablation.csv").read_bytes(), len(runs)) == (before, 9)
+    assert ((tmp_path / "ablation.csv").read_bytes(), len(runs)) == (before, len(VARIANTS))
     assert main([*argv, "--overwrite"]) == 0
-    assert len(runs) == 18
+    assert len(runs) == 2 * len(VARIANTS)
 
 
 def test_an_ablation_that_was_stopped_in_its_first_run_is_not_mixed_with_another(runs, tmp_path):

@@ -92,6 +92,16 @@ def test_the_result_is_what_the_best_checkpoint_reaches(tmp_path, monkeypatch):
     assert result["data"] == "CIFAR-10"
 
 
+def test_a_run_on_all_images_holds_none_out_and_says_so(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(files, "draw_curves", DRAW_CURVES)
+    assert main(in_folder(tmp_path, "--train-images=104", "--epochs=2")) == 0
+    assert "no image held out; checkpoints in" in caplog.text
+    assert json.loads((tmp_path / "result.json").read_text())["val_acc"] is None
+    assert "val_acc" not in read_csv(tmp_path / "log.csv")[0]
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
     seen = []
     batches = pytorch_data.Images.batches
@@ -103,11 +113,19 @@ def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
 def test_the_configuration_and_the_versions_are_beside_the_checkpoint(tmp_path):
     assert main(in_folder(tmp_path, "--recipe=speedrun", "--no-muon", "--deterministic", "--preset=94")) == 0
     configuration = json.loads((tmp_path / "configuration.json").read_text())
-    recipe = Speedrun(epochs=1, batch_size=16, widths=(4,), train_images=48, muon=False)
+    recipe = Speedrun(epochs=1, batch_size=16, widths=(4,), blocks=(1,), train_images=48, muon=False)
     assert configuration["recipe"] == recipe.settings()
     assert configuration["versions"] == files.versions(torch.device("cpu"))
     options = {"device": "cpu", "output_dir": str(tmp_path), "data_dir": None, "preset": "94", "processes": 1}
-    options |= {"compile": False, "deterministic": True, "resume": False, "overwrite": False, "workers": 0}
+    options |= {
+        "compile": False,
+        "graph": True,
+        "stand_in": False,
+        "deterministic": True,
+        "resume": False,
+        "overwrite": False,
+        "workers": 0,
+    }
     assert configuration["options"] == options
 
 
@@ -133,14 +151,14 @@ def test_loader_compile_workers_and_data_dir_are_passed_on(tmp_path, monkeypatch
     monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: (seen.append(data_dir), read_small())[1])
 
     class Refusing(Training):
-        def __init__(self, recipe, train, val, output_dir, compiled, workers):
-            seen.extend([recipe.loader, compiled, workers])
+        def __init__(self, recipe, train, val, output_dir, compiled, workers, graphed):
+            seen.extend([recipe.loader, compiled, workers, graphed])
             raise ValueError("far enough")
 
     monkeypatch.setattr(pytorch_cifar10, "Training", Refusing)
-    options = ["--compile", "--workers=2", "--loader=torchvision", "--data-dir", "here"]
+    options = ["--compile", "--no-graph", "--workers=2", "--loader=torchvision", "--data-dir", "here"]
     assert main(in_folder(tmp_path, *options)) == 1
-    assert seen == ["here", "torchvision", True, 2]
+    assert seen == ["here", "torchvision", True, 2, False]
 
 
 def test_the_tiny_preset_is_a_small_change_of_each_recipe(tmp_path):
@@ -163,11 +181,29 @@ def test_the_stand_in_is_named_wherever_its_result_is(tmp_path, monkeypatch, cap
     monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: read_small(name="Shapes10"))
     drawn = []
     monkeypatch.setattr(files, "draw_curves", lambda path, rows, name: drawn.append((path.name, len(rows), name)))
-    assert main(in_folder(tmp_path)) == 0
+    assert main(in_folder(tmp_path, "--stand-in")) == 0
     assert "test accuracy on Shapes10" in caplog.text
     assert "CIFAR-10" not in caplog.text
     assert json.loads((tmp_path / "result.json").read_text())["data"] == "Shapes10"
     assert drawn == [("curves.png", 1, "Shapes10")]
+
+
+@pytest.mark.parametrize("command", [["train"], ["ablate"], ["bench", "--presets", "94", "tiny"]], ids=lambda c: c[0])
+def test_a_run_of_full_size_does_not_train_on_the_stand_in_unasked(tmp_path, monkeypatch, caplog, command):
+    monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: read_small(name="Shapes10"))
+    where = ["--output-dir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "data"), "--device=cpu"]
+    assert main([*command, *where]) == 1
+    says = f"CIFAR-10 is neither in {tmp_path / 'data'} nor beside it: run `make get-data`, name its folder with"
+    assert [message.startswith(says) and "--stand-in" in message for message in caplog.messages] == [True]
+    assert not list((tmp_path / "run").glob("*.*t"))
+
+
+def test_a_tiny_preset_may_train_on_the_stand_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(pytorch_data, "read_images", lambda data_dir: read_small(name="Shapes10"))
+    small = ["--train-images=48", "--device=cpu", "--output-dir", str(tmp_path)]
+    assert main(["--preset=tiny", "--epochs=1", *small]) == 0
+    assert main(["bench", "--presets=tiny", "--seeds=1", *small]) == 0
+    assert read_csv(tmp_path / "bench.csv")[0]["data"] == "Shapes10"
 
 
 def test_without_matplotlib_a_run_says_that_it_draws_nothing(tmp_path, monkeypatch, caplog):
@@ -197,7 +233,7 @@ def test_an_earlier_run_is_kept_unless_overwrite_is_given(tmp_path, caplog):
 
 def test_overwrite_deletes_nothing_before_it_can_start(tmp_path):
     assert main(in_folder(tmp_path)) == 0
-    for options in (["--train-images=65"], ["--batch-size=0"], ["--workers=2"], ["--lr=-1"]):
+    for options in (["--train-images=105"], ["--batch-size=0"], ["--workers=2"], ["--lr=-1"]):
         assert main(in_folder(tmp_path, *options, "--overwrite")) == 1
     assert {path.name for path in tmp_path.iterdir()} == WRITTEN
 
@@ -257,7 +293,7 @@ def test_a_damaged_checkpoint_is_one_clear_line_in_each_command(tmp_path, caplog
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--train-images=65"], "train_images: wanted a whole number from 1 to 64, got 65"),
+        (["--train-images=105"], "train_images: wanted a whole number from 1 to 104, got 105"),
         (["--epochs=0"], "epochs: wanted a whole number of at least 1, got 0"),
         (["--widths", "4", "0"], "widths: wanted a whole number of at least 1, got 0"),
         (["--lr=nan"], "lr: wanted a number of at least 0, got nan"),
@@ -324,7 +360,7 @@ def test_help_explains_each_option_of_the_recipe_and_where_the_others_are(capsys
     assert "None" not in said
     said = said_by_help(capsys, "--recipe", "speedrun", "--preset", "96")
     assert "--muon, --no-muon Muon for the convolutions; without it, SGD for all weights (default: on)" in said
-    assert "--epochs N passes over the training images (default: 45)" in said
+    assert "--epochs N passes over the training images (default: 36)" in said
     assert "--averaging {none,ema,lookahead} which average of the weights is kept (default: lookahead)" in said
 
 
@@ -353,8 +389,8 @@ def test_the_module_runs_as_a_program_and_fails_without_a_traceback():
 
 
 RUN = ["--epochs=3", "--batch-size=16", "--widths=4", "--blocks=1", "--train-images=64", "--device=cpu", "--lr=0.01"]
-SPEEDRUN = [*RUN, "--recipe=speedrun", "--average-period=3"]
-WARM_UP, EPOCH = 3, 4  # steps
+SPEEDRUN = [*RUN, "--recipe=speedrun", "--average-period=3", "--blocks=0", "--whitening-bias=0.4"]
+EPOCH = 4  # steps
 
 
 def train(tell, folder, options, number=0, act=None):
@@ -381,7 +417,7 @@ def hang(tell, *_):
 
 def train_until_killed(tell, folder, options, moment):
     if moment == "in an epoch":
-        return train(tell, folder, options, WARM_UP + EPOCH + 3, hang)
+        return train(tell, folder, options, EPOCH + 3, hang)
     hang_in_write(tell, folder / "last.pt", 2, moment)
     return train(tell, folder, options)
 
@@ -411,7 +447,7 @@ def fill_disk(tell, folder, *_):
 
 def test_a_full_disk_is_one_clear_line_and_leaves_the_last_whole_checkpoint(tmp_path):
     folder, stderr = tmp_path / "run", tmp_path / "stderr"
-    with Child(train, folder, RUN, WARM_UP + EPOCH + 1, fill_disk, stderr=stderr) as child:
+    with Child(train, folder, RUN, EPOCH + 1, fill_disk, stderr=stderr) as child:
         assert child.exit_status() == 1
     assert "Traceback" not in stderr.read_text()
     assert re.search(r"^\[Errno 27\] File too large: '.*\.pt'$", stderr.read_text().splitlines()[-1])
@@ -425,7 +461,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_last_whole_checkpoint(tmp_
 
 @pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]])
 def test_a_second_run_in_the_folder_of_one_is_one_clear_line_until_the_first_is_killed(tmp_path, caplog, options):
-    with Child(train, tmp_path, RUN, WARM_UP + EPOCH + 1, hang) as first:
+    with Child(train, tmp_path, RUN, EPOCH + 1, hang) as first:
         first.wait_for("training")
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         assert main([*RUN, "--output-dir", str(tmp_path), *options]) == 1
@@ -486,7 +522,7 @@ def assert_stopped(number, status, says, act, *args, folder):
 def test_a_signal_in_training_is_one_line_and_leaves_whole_checkpoints(tmp_path, number, cause, status):
     says = f"Stopped by {cause}; --resume continues from the last complete epoch."
     folder = tmp_path / "run"
-    assert_stopped(number, status, says, train, folder, RUN, WARM_UP + EPOCH + 1, hang, folder=tmp_path)
+    assert_stopped(number, status, says, train, folder, RUN, EPOCH + 1, hang, folder=tmp_path)
     assert files.load(folder / "last.pt", "cpu")["progress"]["epoch"] == 1
     assert {path.name for path in folder.iterdir()} == {"best.pt", "last.pt", "log.csv", "configuration.json", ".lock"}
     assert main([*RUN, "--output-dir", str(folder), "--resume"]) == 0
@@ -537,7 +573,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
     """Under torchrun, as it runs this file: see the end."""
     one, two, stderr = tmp_path / "one", tmp_path / "two", tmp_path / "stderr"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-    with Child(train, one, SPEEDRUN, WARM_UP + 1, keep_step, stderr=stderr) as child:
+    with Child(train, one, SPEEDRUN, 1, keep_step, stderr=stderr) as child:
         done = subprocess.run([*torchrun, two], env=environment(), capture_output=True, text=True, timeout=90)
         assert child.exit_status() == 0
     assert done.returncode == 0, done.stderr
@@ -572,7 +608,7 @@ def die(*_):
 def train_as(tell, rank, port, folder, run=RUN, act=None):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}  # as torchrun sets them
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return train(tell, folder, run, WARM_UP + EPOCH + 2 if act else 0, act)
+    return train(tell, folder, run, EPOCH + 2 if act else 0, act)
 
 
 def train_together(folder, *options):
@@ -631,7 +667,7 @@ def test_an_ablation_is_for_one_process(tmp_path, monkeypatch, caplog):
 
 
 if __name__ == "__main__":
-    status = train(print, Path(sys.argv[1]), SPEEDRUN, WARM_UP + 1, keep_step)
+    status = train(print, Path(sys.argv[1]), SPEEDRUN, 1, keep_step)
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]  # Linux
     assert not any("gloo" in name for name in threads), f"the group is not at its end: {threads}"  # they can abort exit
     sys.exit(status)

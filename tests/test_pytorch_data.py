@@ -11,8 +11,12 @@ from cs231n.pytorch_data import (
     DeviceBatches,
     Images,
     TorchvisionBatches,
+    cut_out,
     mirrored,
+    normalized,
     read_splits,
+    reflected,
+    resized,
     seeded_generator,
     shifted,
 )
@@ -32,10 +36,10 @@ def one_label_each(n):
     return Images(bytes_and_labels(n)[0], np.arange(n), "cpu")
 
 
-def places_of(windows, images, pad):
+def places_of(windows, images, pad, mode="constant"):
     """For each window (N, 3, 32, 32), of the image of the same number: (dy, dx, whether it is mirrored)."""
     places = []
-    for image, window in zip(np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad))), windows, strict=True):
+    for image, window in zip(np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode), windows, strict=True):
         found = [
             (dy, dx, flipped)
             for dy in range(2 * pad + 1)
@@ -59,8 +63,11 @@ def epoch_of(batches, number=0):
     return torch.cat(x), torch.cat(y)
 
 
-def both_ways(images, batch_size=10, pad=4, seed=0):
-    return [DeviceBatches(images, batch_size, pad, False, seed), TorchvisionBatches(images, batch_size, pad, seed)]
+def both_ways(images, batch_size=10, pad=4, seed=0, **settings):
+    return [
+        DeviceBatches(images, batch_size, pad, False, seed, **settings),
+        TorchvisionBatches(images, batch_size, pad, seed, **settings),
+    ]
 
 
 WAYS = pytest.mark.parametrize("way", [0, 1], ids=["device", "torchvision"])
@@ -91,15 +98,81 @@ def test_images_are_mirrored_left_to_right_where_it_is_asked():
     assert np.array_equal(out[1], x[1])
 
 
+def test_a_reflected_image_is_numpys():
+    x = torch.from_numpy(bytes_and_labels(2)[0])[:, :, :, :20]
+    assert np.array_equal(reflected(x, 5), np.pad(x.numpy(), ((0, 0), (0, 0), (5, 5), (5, 5)), "reflect"))
+    assert torch.equal(reflected(x, 0), x)
+
+
+def test_a_square_is_cut_out_of_each_image_at_its_own_place():
+    x = torch.arange(2 * 3 * 5 * 6).view(2, 3, 5, 6) + 1
+    out, wanted = cut_out(x, torch.tensor([0, 2]), torch.tensor([4, 1]), 2), x.clone()
+    wanted[0, :, 0:2, 4:6] = wanted[1, :, 2:4, 1:3] = 0
+    assert torch.equal(out, wanted)
+
+
+def test_half_the_side_is_the_mean_of_four_pixels_and_the_whole_side_is_the_image_itself():
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(resized(x, 4), x.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean(dim=(3, 5)), atol=1e-6)
+    assert resized(x, 8) is resized(x, None) is x
+
+
 @WAYS
-def test_each_training_image_is_shifted_and_flipped_by_itself(way):
+@pytest.mark.parametrize("reflect", [False, True])
+def test_each_training_image_is_shifted_and_flipped_by_itself(way, reflect):
     images = one_label_each(60)
-    x, y = epoch_of(both_ways(images)[way])
-    places = places_of(pixels_of(x, images.statistics), images.x[y].numpy(), 4)
+    x, y = epoch_of(both_ways(images, reflect=reflect)[way])
+    places = places_of(pixels_of(x, images.statistics), images.x[y].numpy(), 4, "reflect" if reflect else "constant")
     rows, columns, flips = zip(*places, strict=True)
     assert set(rows) == set(columns) == set(range(9))
     assert any(dy != dx for dy, dx, _ in places)
     assert 15 < sum(flips) < 45
+
+
+@WAYS
+def test_each_training_image_loses_a_square_at_a_place_of_its_own(way):
+    images = one_label_each(60)
+    x, _ = epoch_of(both_ways(images, pad=0, cutout=6)[way])
+    gone = (x == 0).all(dim=1)  # (N, 32, 32); no pixel has the mean colour
+    corners = [torch.nonzero(image)[0].tolist() for image in gone]
+    for image, (top, left) in zip(gone, corners, strict=True):
+        assert image[top : top + 6, left : left + 6].all()
+        assert image.sum() == 36
+    tops, lefts = zip(*corners, strict=True)
+    assert min(tops) < 5 < 20 < max(tops) <= 26
+    assert min(lefts) < 5 < 20 < max(lefts) <= 26
+    assert tops != lefts
+
+
+@WAYS
+def test_a_smaller_picture_is_the_whole_one_resized(way):
+    images = one_label_each(20)
+    whole, small = (list(both_ways(images, cutout=4, reflect=True)[way].epoch(1, side)) for side in (None, 24))
+    for (x, y), (x_small, y_small) in zip(whole, small, strict=True):
+        assert torch.equal(y, y_small)
+        assert x_small.shape[2:] == (24, 24)
+        assert torch.equal(resized(x, 24), x_small)
+
+
+def test_the_images_augmented_at_a_time_change_nothing(monkeypatch):
+    images, epochs = one_label_each(45), []
+    for chunk in (1, 20, 25, 1000):
+        monkeypatch.setitem(pytorch_data.CHUNK, "cpu", chunk)
+        batches = DeviceBatches(images, 10, 2, True, 0, reflect=True, cutout=5)
+        epochs.append(list(batches.epoch(3)))
+    for epoch in epochs:
+        assert [len(y) for _, y in epoch] == [10] * 4
+        for (x, y), (first_x, first_y) in zip(epoch, epochs[0], strict=True):
+            assert torch.equal(x, first_x)
+            assert torch.equal(y, first_y)
+
+
+def test_without_a_pad_a_cutout_or_a_flip_a_batch_is_the_images(monkeypatch):
+    images = one_label_each(20)
+    monkeypatch.setattr(DeviceBatches, "_flips", lambda self, *_: torch.zeros(20, dtype=torch.bool))
+    for reflect in (False, True):
+        x, y = epoch_of(DeviceBatches(images, 10, 0, False, 0, reflect=reflect))
+        assert torch.equal(x, normalized(images.x, images.statistics)[y])
 
 
 @WAYS
@@ -183,11 +256,11 @@ def test_every_image_is_counted_in_evaluation():
 @WAYS
 def test_the_shares_of_all_processes_make_up_the_batches_of_one(monkeypatch, way):
     images = one_label_each(24)
-    whole = list(both_ways(images, 8)[way].epoch(1))
+    whole = list(both_ways(images, 8, cutout=4)[way].epoch(1))
     shares = []
     for rank in range(2):
         be_process(monkeypatch, rank, 2)
-        shares.append(list(both_ways(images, 8)[way].epoch(1)))
+        shares.append(list(both_ways(images, 8, cutout=4)[way].epoch(1)))
     for step, (x, y) in enumerate(whole):
         assert torch.equal(torch.cat([share[step][1] for share in shares]), y)
         assert torch.equal(torch.cat([share[step][0] for share in shares]), x)
@@ -253,7 +326,10 @@ def test_5000_images_are_held_out_and_all_splits_have_the_training_statistics(mo
         assert (images.name, images.class_names) == ("Shapes10", tuple("abcdefghij"))
 
 
-def test_more_training_images_than_are_left_over_are_refused(monkeypatch):
-    small_read(monkeypatch)
-    with pytest.raises(ValueError, match="train_images: wanted a whole number from 1 to 100, got 101"):
-        read_splits(None, 101, "cpu")
+def test_with_more_training_images_none_is_held_out(monkeypatch):
+    x, *_ = small_read(monkeypatch)
+    train, val, test = read_splits(None, 101, "cpu")
+    assert (len(train), val, len(test)) == (101, None, 200)
+    assert np.array_equal(read_splits(None, 5100, "cpu")[0].x, x)
+    with pytest.raises(ValueError, match="train_images: wanted a whole number from 1 to 5100, got 5101"):
+        read_splits(None, 5101, "cpu")

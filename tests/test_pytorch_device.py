@@ -88,9 +88,9 @@ def test_autocast_is_bfloat16_on_a_cpu_only_where_asked(precision, dtype):
 @pytest.mark.parametrize(("precision", "enabled"), [("auto", True), ("float32", False), ("bf16", True)])
 def test_autocast_is_bfloat16_on_a_gpu_unless_float32_is_asked(monkeypatch, precision, enabled):
     seen = []
-    monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled: seen.append((kind, dtype, enabled)))
+    monkeypatch.setattr(torch, "autocast", lambda *args, **settings: seen.append((*args, settings)))
     autocast(CUDA, precision)
-    assert seen == [("cuda", torch.bfloat16, enabled)]
+    assert seen == [("cuda", torch.bfloat16, {"enabled": enabled, "cache_enabled": False})]
 
 
 def test_a_clock_waits_for_the_gpu_and_for_no_cpu(monkeypatch):

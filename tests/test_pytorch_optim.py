@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from cs231n.pytorch_optim import Muon, SlowWeights, adamw, nesterov, orthogonalized, weight_groups
+from cs231n.pytorch_optim import (
+    Muon,
+    SlowWeights,
+    adamw,
+    keep_rates_on,
+    nesterov,
+    orthogonalized,
+    weight_groups,
+)
 
 CPU = torch.device("cpu")
 
@@ -49,6 +57,67 @@ def test_muon_two_steps_worked_by_hand():
     muon.step()
     u2 = orthogonalized((g2 + 0.5 * (0.5 * g1 + g2)).reshape(4, 12)).reshape(w0.shape)
     assert torch.allclose(w, w1 * 2 / w1.square().sum().sqrt() - 0.1 * u2, atol=1e-6)
+
+
+def one_by_one(weights, gradients, lr, mu, steps):
+    """Muon as its equation says, on one weight at a time; gradients[t][i] is that of weight i in step t."""
+    weights = [w.clone() for w in weights]
+    for i, w in enumerate(weights):
+        v = torch.zeros_like(w)
+        for t in range(steps):
+            v = mu * v + gradients[t][i]
+            update = orthogonalized((gradients[t][i] + mu * v).flatten(1)).view_as(w)
+            w.copy_(w * len(w) ** 0.5 / w.norm() - lr * update)
+    return weights
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_muon_updates_weights_of_the_same_shape_together_as_it_would_one_by_one(dtype):
+    shapes = [(4, 3, 2, 2), (6, 4, 3, 3), (4, 3, 2, 2), (12, 1), (4, 3, 2, 2), (6, 4, 3, 3)]
+    weights = [randn(*shape, seed=i).to(dtype) for i, shape in enumerate(shapes)]
+    weights[1] = weights[1].contiguous(memory_format=torch.channels_last)
+    gradients = [[randn(*shape, seed=10 * t + i).to(dtype) for i, shape in enumerate(shapes, 10)] for t in range(3)]
+    trained = [nn.Parameter(w.clone()) for w in weights]
+    muon = Muon(trained, lr=0.1, momentum=0.6)
+    for step in gradients:
+        for w, gradient in zip(trained, step, strict=True):
+            w.grad = gradient
+        muon.step()
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    for w, wanted in zip(trained, one_by_one(weights, gradients, 0.1, 0.6, steps=3), strict=True):
+        assert torch.allclose(w, wanted, rtol=0, atol=tolerance)
+    assert trained[1].is_contiguous(memory_format=torch.channels_last)
+
+
+def muon_and_sgd(net):
+    convolutions, biases, rest = weight_groups(net)
+    return [Muon(convolutions, 0.1, 0.5), nesterov([(biases, {"lr": 0.2}), (rest, {"lr": 0.1})], 0.9, CPU)]
+
+
+@pytest.mark.parametrize("make", [muon_and_sgd, lambda net: [adamw(net, 0.1, 0.5, CPU)]], ids=["speedrun", "adamw"])
+def test_a_rate_in_a_tensor_gives_the_same_weights_and_a_schedule_writes_into_it(make):
+    first = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    ends = []
+    for in_tensors in (False, True):
+        net = copy.deepcopy(first)
+        optimizers = make(net)
+        if in_tensors:
+            for optimizer in optimizers:
+                keep_rates_on(CPU, optimizer)
+        tensors = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+        schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1 / (step + 1)) for o in optimizers]
+        for step in range(3):
+            for w in net.parameters():
+                w.grad = randn(*w.shape, seed=step)
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+        rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+        if in_tensors:
+            assert all(one is other for one, other in zip(rates, tensors, strict=True))
+        ends.append([*net.state_dict().values(), *map(torch.tensor, map(float, rates))])
+    for one, other in zip(*ends, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_muon_leaves_a_weight_without_a_gradient_alone():

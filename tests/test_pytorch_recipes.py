@@ -10,6 +10,7 @@ import torch
 from cs231n.pytorch_optim import Muon
 from cs231n.pytorch_recipes import (
     ABLATIONS,
+    ADDITIONS,
     PRESETS,
     RECIPES,
     Classic,
@@ -21,7 +22,7 @@ from cs231n.pytorch_recipes import (
 from cs231n.pytorch_resnet import build
 
 CPU = torch.device("cpu")
-SMALL = {"widths": (24, 30), "blocks": 1}
+SMALL = {"widths": (24, 30)}
 
 
 def net_of(recipe, seed=0):
@@ -49,12 +50,16 @@ def test_speedrun_rises_and_then_falls_to_0_along_straight_lines():
 # Switches
 
 
-def test_each_idea_of_speedrun_is_on_and_can_be_turned_off():
-    for change in ABLATIONS.values():
-        assert replace(Speedrun(), **change) != Speedrun()
+def test_each_idea_of_speedrun_can_be_turned_off_and_on():
+    for idea, change in ABLATIONS.items():
+        without = replace(Speedrun(), **change)
+        assert (without == Speedrun()) == (idea in ADDITIONS)
+        assert replace(without, **ADDITIONS.get(idea, {})) != without or idea not in ADDITIONS
+    assert ADDITIONS.keys() < ABLATIONS.keys()
     changed = {setting for change in ABLATIONS.values() for setting in change}
-    ideas = {"whitening", "dirac", "bias_lr_factor", "label_smoothing", "muon", "averaging"}
-    assert changed == ideas | {"alternating_flip", "test_flip"}
+    ideas = {"whitening", "dirac", "bias_lr_factor", "label_smoothing", "muon", "averaging", "blocks"}
+    ideas |= {"alternating_flip", "reflect", "cutout", "sides", "whitening_bias"}
+    assert changed == ideas | {"test_flip", "test_shifts", "test_unsure"}
 
 
 @pytest.mark.parametrize("whitening", [True, False])
@@ -117,6 +122,22 @@ def test_speedrun_keeps_the_average_it_is_asked_for():
         assert (average.share, average.period, average.pull) == (0.4, 3, pull)
 
 
+def test_the_whitening_bias_is_trained_in_its_share_of_the_epochs():
+    recipe = Speedrun(**SMALL, epochs=10, whitening_bias=0.25)
+    net, trained = net_of(recipe), []
+    for epoch in range(10):
+        recipe.freeze(net, epoch)
+        trained.append(net.first.bias.requires_grad)
+    assert trained == [True] * 3 + [False] * 7
+    assert not any(w.requires_grad for w in (recipe.prepare(net, torch.randn(9, 3, 4, 4)), net.first.weight)[1:])
+
+
+def test_each_side_has_an_equal_share_of_the_epochs():
+    assert [Classic(epochs=6, sides=(24, 28, 32)).side(epoch) for epoch in range(6)] == [24, 24, 28, 28, 32, 32]
+    assert [Classic(epochs=2, sides=(24, 28, 32)).side(epoch) for epoch in range(2)] == [24, 28]
+    assert Speedrun().side(9) == 32
+
+
 # Settings
 
 
@@ -128,7 +149,12 @@ def test_speedrun_keeps_the_average_it_is_asked_for():
         ("widths", (4, 0), "a whole number of at least 1, got 0"),
         ("widths", (), r"a tuple of numbers, got \(\)"),
         ("widths", 4, "a tuple of numbers, got 4"),
-        ("widths", (4,) * 5, "at most 4, each of which halves the picture, got 5"),
+        ("widths", (4,) * 5, "at most 4, each of which halves the image, got 5"),
+        ("sides", (7, 32), "a whole number from 8 to 32, got 7"),
+        ("sides", (33,), "a whole number from 8 to 32, got 33"),
+        ("cutout", 32, "a whole number from 0 to 31, got 32"),
+        ("blocks", 1, "a tuple of numbers, got 1"),
+        ("whitening_bias", 1.5, "a number from 0 to 1, got 1.5"),
         ("seed", 2**63, f"a whole number from 0 to {2**63 - 1}, got {2**63}"),
         ("pad", -1, "a whole number from 0 to 32, got -1"),
         ("pad", 33, "a whole number from 0 to 32, got 33"),
@@ -145,6 +171,18 @@ def test_speedrun_keeps_the_average_it_is_asked_for():
 def test_a_bad_setting_is_refused_by_name(name, value, wanted):
     with pytest.raises(ValueError, match=f"{name}: wanted {wanted}"):
         Speedrun(**{name: value})
+
+
+def test_smaller_images_allow_for_fewer_stages():
+    with pytest.raises(ValueError, match="widths: wanted at most 3, each of which halves the image, got 4"):
+        Speedrun(sides=(32, 16), widths=(4,) * 4)
+    assert Speedrun(sides=(32, 17), widths=(4,) * 4).last_side == 1
+
+
+def test_a_reflected_image_is_larger_than_its_frame():
+    with pytest.raises(ValueError, match="pad: wanted at most 31 pixels of a reflected image, got 32"):
+        Speedrun(pad=32)
+    assert Speedrun(pad=32, reflect=False).pad == 32
 
 
 def test_a_step_of_classic_is_a_share_of_the_run_and_no_epoch():
@@ -201,6 +239,9 @@ def test_every_setting_is_an_option():
         "--average-share": "0.1",
         "--label-smoothing": "0.1",
         "--warmup": "0.5",
+        "--sides": "24",
+        "--test-unsure": "0.5",
+        "--whitening-bias": "0.5",
     }
     argv = ["--recipe", "speedrun"]
     for setting in fields(Speedrun):
@@ -211,6 +252,7 @@ def test_every_setting_is_an_option():
             argv += [option, given.get(option, "7")]
     recipe = parse(*argv)
     assert all(getattr(recipe, s.name) != s.default for s in fields(Speedrun))
+    assert recipe.views == {"test_flip": False, "test_shifts": False, "unsure": 0.5}
     assert (recipe.widths, recipe.lr, recipe.seed, recipe.whitening) == ((7,), 7.0, 7, False)
 
 

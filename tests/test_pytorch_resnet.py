@@ -76,6 +76,20 @@ def test_the_fast_nets_scores_are_a_ninth_of_a_product_with_the_maxima_of_the_pi
     assert torch.allclose(net(x), maxima @ net.affine.weight.T / 9, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "counts"),
+    [(2, [0, 2, 2]), ((1, 0, 2), [1, 0, 2]), ((1,), [1, 1, 1]), ((0, 1), [0, 1, 1]), ((1, 1, 1, 5), [1, 1, 1])],
+)
+def test_each_stage_of_the_fast_net_has_its_number_of_blocks_and_the_last_one_repeats(blocks, counts):
+    layers = FastResNet((2, 3, 4), blocks).layers
+    assert [sum(isinstance(m, FastBlock) and len(m.residual[1].bias) == c for m in layers) for c in (2, 3, 4)] == counts
+
+
+def test_the_fast_net_takes_smaller_pictures_too():
+    net = FastResNet((2, 3, 4), (1,)).eval()
+    assert [net(torch.randn(2, 3, side, side)).shape for side in (24, 28)] == [(2, 10)] * 2
+
+
 def test_the_fast_nets_norms_shift_but_do_not_scale():
     norms = [m for m in FastResNet((4, 8), 1).modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(norms) == 4
@@ -152,3 +166,29 @@ def test_scores_with_a_test_flip_are_the_mean_over_both_ways_to_see_an_image():
     flipped = scores_of(net, x, True)
     assert torch.allclose(flipped, (net(x) + net(torch.flip(x, (3,)))) / 2, atol=1e-6)
     assert not torch.allclose(flipped, net(x), atol=1e-4)
+
+
+def test_scores_with_test_shifts_are_half_those_of_the_image_and_a_quarter_each_of_two_shifted_ones():
+    net, x = ResNet((4,), 1).eval(), torch.randn(3, 3, 8, 8)
+    down, up = torch.roll(x, (1, 1), (2, 3)), torch.roll(x, (-1, -1), (2, 3))
+    down[:, :, 0], up[:, :, -1] = down[:, :, 2], up[:, :, -3]  # the rows and columns that the border reflects
+    down[:, :, :, 0], up[:, :, :, -1] = down[:, :, :, 2], up[:, :, :, -3]
+    for flip in (False, True):
+        one, two, three = (scores_of(net, view, flip) for view in (x, down, up))
+        assert torch.allclose(scores_of(net, x, flip, True), one / 2 + two / 4 + three / 4, atol=1e-6)
+    assert not torch.allclose(scores_of(net, x, False, True), net(x), atol=1e-4)
+
+
+def test_only_the_least_sure_images_are_averaged_where_asked():
+    net, x = ResNet((4,), 1).eval(), torch.randn(7, 3, 8, 8)
+    plain, averaged, mixed = net(x), scores_of(net, x, True, True), scores_of(net, x, True, True, unsure=0.25)
+    ranked = plain.sort(dim=1).values
+    order = (ranked[:, -1] - ranked[:, -2]).argsort()
+    assert torch.allclose(mixed[order[:2]], averaged[order[:2]], atol=1e-6)  # 2 is 7 / 4, rounded up
+    assert torch.equal(mixed[order[2:]], plain[order[2:]])
+
+
+def test_scores_are_averaged_in_float32_at_least():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert scores_of(ResNet((4,), 1).eval(), torch.randn(2, 3, 8, 8), True).dtype == torch.float32
+    assert scores_of(ResNet((4,), 1).double().eval(), torch.randn(2, 3, 8, 8).double()).dtype == torch.float64
