@@ -39,8 +39,9 @@ def dropout_backward(dout, cache):
 
     dout: float, the shape of x.  Returns dx, of the same shape and dtype.
     """
-    check_floats(dout=dout)
     mask = cache
     if mask is None:
+        check_floats(dout=dout)
         return dout
-    return check_dout(dout, mask.shape, mask.dtype) * mask
+    dout = check_dout(dout, mask.shape, mask.dtype)
+    return dout * mask
