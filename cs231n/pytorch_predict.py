@@ -37,7 +37,7 @@ class Classifier:
         state = load(checkpoint, self.device)
         with interpreted(checkpoint):
             self.class_names, self.data = state["class_names"], state["data"]
-            self._views = {name: state[name] for name in ("test_flip", "test_shifts")}
+            self._views = {name: state.get(name, False) for name in ("test_flip", "test_shifts")}
             self._statistics = tuple(torch.tensor(state["statistics"][s], device=self.device) for s in ("mean", "std"))
             with torch.device("meta"):  # names and shapes, without memory for the weights
                 self.model = build(state["architecture"] | {"num_classes": len(self.class_names)})

@@ -226,6 +226,15 @@ def test_a_missing_image_is_an_oserror(tmp_path):
 # Classifying
 
 
+def test_a_checkpoint_that_names_no_views_is_classified_from_the_image_alone(run, tmp_path):
+    folder, images = run
+    state = files.load(folder / "best.pt", "cpu")
+    files.save(tmp_path / "plain.pt", state | {"test_flip": False, "test_shifts": False})
+    files.save(tmp_path / "silent.pt", {name: state[name] for name in state if not name.startswith("test_")})
+    plain, silent = (Classifier(tmp_path / name, "cpu").probabilities(images.x) for name in ("plain.pt", "silent.pt"))
+    assert np.array_equal(plain, silent)
+
+
 def test_the_probabilities_are_the_softmax_of_the_trained_nets_scores(run):
     folder, images = run
     training = Training(Classic(epochs=1, widths=(4, 6), blocks=1), images, images, folder)
