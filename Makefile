@@ -10,6 +10,11 @@ FIRST := notebooks/01_fully_connected_nets.ipynb
 unexport MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
+# A notebook's kernel runs in notebooks/; a relative folder for the data is relative to this folder there too.
+ifneq ($(filter-out /% ~%,$(firstword $(CS231N_DATA_DIR))),)
+export CS231N_DATA_DIR := $(CURDIR)/$(CS231N_DATA_DIR)
+endif
+
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 

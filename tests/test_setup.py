@@ -127,6 +127,19 @@ def test_the_folder_of_submissions_reaches_the_grader_whole(copy, name):
 
 
 @needs_make
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [("my data", "{folder}/my data"), ("/tmp/data", "/tmp/data"), ("~/data", "~/data"), ("", "")],
+)
+def test_a_relative_data_folder_is_that_of_make_in_a_notebook_too(copy, monkeypatch, given, passed):
+    write_script(copy / VENV_PYTHON, '[ "$1" = -c ] && exit 0\necho "$CS231N_DATA_DIR"')
+    folder = os.path.realpath(copy)
+    (copy / ".venv/.set-up").write_text(f"{folder}\n")
+    monkeypatch.setenv("CS231N_DATA_DIR", given)
+    assert make("-s", "get-data", folder=copy).stdout == f"{passed.format(folder=folder)}\n"
+
+
+@needs_make
 def test_make_alone_explains_every_target():
     done = make()
     assert done.returncode == 0
