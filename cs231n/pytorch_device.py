@@ -58,8 +58,8 @@ def device_name(device):
 
 
 def memory_format(device):
-    """The memory format of images and filters: torch.channels_last on CUDA, torch.contiguous_format elsewhere."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    """The memory format of images and filters: torch.channels_last, but on mps torch.contiguous_format."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def autocast(device, precision):

@@ -73,8 +73,8 @@ def test_each_process_has_its_own_gpu(monkeypatch):
 
 
 def test_channels_last_is_for_cuda_alone():
-    assert memory_format(CUDA) == torch.channels_last
-    assert memory_format(CPU) == memory_format(torch.device("mps")) == torch.contiguous_format
+    assert memory_format(CUDA) == memory_format(CPU) == torch.channels_last
+    assert memory_format(torch.device("mps")) == torch.contiguous_format
 
 
 @pytest.mark.parametrize(
