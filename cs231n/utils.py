@@ -190,7 +190,7 @@ def _check_along(name, f, x, dx, u, floor, tol, h):
     if len(entries) == 1:
         index = ", ".join(map(str, np.unravel_index(entries[0], x.shape)))
         raise AssertionError(
-            f"{name}[{index}] is {slope:.9g}, but the numerical gradient gives {numerical:.9g}{problem}"
+            f"{name}[{index}] is {slope:.7g}, but the numerical gradient gives {numerical:.7g}{problem}"
         )
     for half in np.array_split(entries, 2):
         v = np.zeros(x.shape)
@@ -224,7 +224,7 @@ def _problem(f, x, u, slope, numerical, magnitude, tol, h):
     if abs(left - right) < 2 * (allowed + rounding):
         return wrong
     return (
-        f", {left:.9g} on the one side of x and {right:.9g} on the other: at a kink, the check cannot tell; move x away"
+        f", {left:.7g} on the one side of x and {right:.7g} on the other: at a kink, the check cannot tell; move x away"
     )
 
 
