@@ -23,10 +23,8 @@ COPIED = (
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
     *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules", "given", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/checks/*.py"),
-    *(
-        f"tests/{name}.py"
-        for name in ("conftest", "memory", "threads", "test_cifar10", "test_shapes10", "test_plots", "test_parallel")
-    ),
+    *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
+    *(f"tests/test_{name}.py" for name in ("download", "cifar10", "shapes10")),
     *(f"tests/test_pytorch_{name}.py" for name in ("device", "files", "vision")),
 )
 NOT_FOR_STUDENTS = ("test-notebooks", "notebooks", "bench", "lint", "student", "grade-submissions", "mutants")
