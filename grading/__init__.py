@@ -20,8 +20,8 @@ which has the correct functions: those of substitutes.py, or of the reference.
 
 rules.py says what the learner's code may do there, and raises an error in the line that does something else.
 
-update.py applies a corrected edition to a copy, and reset.py puts an exercise back; both compare with given.py, the
-edition as it was given.  merge.py merges texts, modules and notebooks.
+update.py (`make update`) applies a corrected edition to a copy, and reset.py (`make reset`) puts an exercise back.
+edition.py reads editions, and the record of what was given; merge.py merges files; notebooks.py reads notebooks.
 
 instructor/ is not part of the student edition.  There, sandbox.py starts both processes with restricted rights.
 """

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from grading import edition
 from grading.exercises import choose, read
 from grading.expect import Wrong, small_faults
-from grading.given import given_files
 from grading.session import Failed, Learner, NotStarted, Session, printable
 
 HERE = Path(__file__).parent
@@ -72,7 +72,7 @@ def grade_own(exercise, session, root=ROOT, seed=0):
     That is in a fresh process, and with the modules that are not exercises as they were given.
     """
     session.restart()
-    given = given_files(root, "cs231n/*.py")
+    given = _given_modules(root)
     if not given:
         return grade(exercise, session, root, seed=seed)
     own = {file.relative_to(root).as_posix(): file.read_bytes() for file in sorted((root / "cs231n").rglob("*.py"))}
@@ -85,6 +85,12 @@ def grade_own(exercise, session, root=ROOT, seed=0):
         return grade(exercise, session, trees[0], seed=seed, isolated_tree=trees[1])
 
 
+def _given_modules(root):
+    """Name -> content of an edition's modules as they were given; empty where root is no edition."""
+    given = edition.given(root) if (root / edition.RECORD).exists() else {}
+    return {name: content for name, content in given.items() if name.startswith("cs231n/") and name.endswith(".py")}
+
+
 def with_exercises():
     """The files in which there are exercises: of those that are given, these count where they are handed in."""
     return {file for exercise in read()[0].values() for file in exercise.files}
@@ -92,7 +98,7 @@ def with_exercises():
 
 def edited(root=ROOT):
     """The given modules that the learner has changed, in vain: names such as cs231n/utils.py."""
-    given = given_files(root, "cs231n/*.py")
+    given = _given_modules(root)
     names = sorted(given.keys() - with_exercises())
     return [name for name in names if not (root / name).exists() or (root / name).read_bytes() != given[name]]
 

@@ -1,184 +1,175 @@
-"""Three-way merges: what changed from the edition as given, on the learner's side and in a new edition, in one text."""
+"""Three-way merges: a file of the edition as it was given, the learner's, and that of a corrected edition.
+
+Code is merged definition by definition, and a notebook cell by cell; inside these, line by line.  Where both sides
+changed the same lines, the learner's stay.  Each function returns the merged text and the names of the
+definitions or cells where that happened, "" outside of these.
+"""
 
 import ast
 import difflib
-import warnings
+import re
 
 import nbformat
 
+from grading import notebooks
 
-class Conflict(Exception):
-    """Both sides changed the same place, or the text cannot be read.  Its text says which."""
+# A definition at the margin, or a function one level further in, with its decorators; or an assignment at the margin.
+PART = re.compile(
+    r"^(?:@.*\n)*(?:async )?(?:def|class) +(?P<outer>\w+)"
+    r"|^(?: {4}@.*\n)*(?: {4})(?:async )?def +(?P<inner>\w+)"
+    r"|^(?P<name>[A-Za-z_]\w*) *[=:,]",
+    re.MULTILINE,
+)
+STUB = re.compile(r"^ +raise NotImplementedError\(\n(?: .*\n)*? +\)\n", re.MULTILINE)
 
 
-def merge(base, mine, new, keep_mine=False):
-    """The lists base, mine and new as one: what only one side changed from base is as that side has it.
+def merge_files(name, given, mine, new):
+    """The bytes of the file name, merged.
 
-    Where both changed the same place, and not alike: keep_mine takes mine; without it, raises `Conflict`.
+    Merging the result again changes nothing, so an update that was interrupted can be repeated.
     """
-    sides = [difflib.SequenceMatcher(None, base, side, autojunk=False).get_matching_blocks() for side in (mine, new)]
-    places = [{b.a + k: b.b + k for b in blocks for k in range(b.size)} for blocks in sides]  # of each entry of base
-    merged, start, mine_start, new_start = [], 0, 0, 0
-    for i in [*sorted(places[0].keys() & places[1].keys()), None]:
-        mine_end, new_end = (len(mine), len(new)) if i is None else (places[0][i], places[1][i])
-        was, one, other = base[start:i], mine[mine_start:mine_end], new[new_start:new_end]
-        if one != other and was not in (one, other) and not keep_mine:
-            raise Conflict("both changed the same place")
-        merged += other if one == was else one
-        if i is not None:
-            merged.append(mine[mine_end])
-            start, mine_start, new_start = i + 1, mine_end + 1, new_end + 1
+    merged = _merge_files(name, given, mine, new)
+    if _merge_files(name, given, merged[0], new) != merged:  # repeated lines can be matched in several ways
+        return mine, [""]
     return merged
 
 
-def merge_text(base, mine, new):
-    """Texts, merged by lines."""
-    return "".join(merge(*(text.splitlines(keepends=True) for text in (base, mine, new))))
+def _merge_files(name, given, mine, new):
+    if name.endswith(".ipynb"):
+        return merge_notebooks(given, mine, new)
+    merge = merge_code if name.endswith(".py") else merge_lines
+    merged, clashes = merge(*(_unix(content).decode() for content in (given, mine, new)))
+    return merged.replace("\n", "\r\n" if b"\r\n" in mine else "\n").encode(), clashes
 
 
-def merge_module(base, mine, new, functions):
-    """Sources, merged by lines, except that the functions that the learner has written stay as they are.
+def same(one, other):
+    """Whether two files' bytes are the same text; editors and git change line ends."""
+    return one == other or (one is not None and other is not None and _unix(one) == _unix(other))
 
-    functions: names such as "affine_forward" and "Solver._step".  A docstring that the learner did not change is new.
-    """
-    sources = base, mine, new
+
+def _unix(content):
+    return content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+
+
+def merge_lines(given, mine, new):
+    lines = [text.splitlines(keepends=True) for text in (given, mine, new)]
+    given, mine, new = lines
+    in_mine, in_new = _matches(given, mine), _matches(given, new)
+    ends = [(i, in_mine[i], in_new[i]) for i in in_mine if i in in_new] + [tuple(map(len, lines))]
+    merged, clash, start = [], False, (0, 0, 0)
+    for end in ends:  # a line that all three have, or the end; what is before it was changed by one side, or by both
+        before, ours, theirs = (text[i:j] for text, i, j in zip(lines, start, end, strict=True))
+        clash |= before != ours != theirs != before
+        merged += theirs if ours == before else ours
+        merged += mine[end[1] : end[1] + 1]
+        start = tuple(i + 1 for i in end)
+    return "".join(merged), [""] if clash else []
+
+
+def _matches(one, other):
+    """The lines of one that are in other too, in order: index -> index."""
+    blocks = difflib.SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
+    return {block.a + i: block.b + i for block in blocks for i in range(block.size)}
+
+
+def merge_code(given, mine, new):
+    by_part, clashes = _merge_parts(*map(parts, (given, mine, new)), _merge_definitions)
+    attempts = ("".join(by_part.values()), clashes), merge_lines(given, mine, new)
+    return next((attempt for attempt in attempts if _runs(attempt[0]) or not _runs(mine)), (mine, [""]))
+
+
+def _merge_definitions(given, mine, new):
+    """As `merge_lines`; where the learner replaced the stub, a new wording of it does not matter."""
+    stub = STUB.search(given)
+    if stub and not STUB.search(mine):
+        new = STUB.sub(lambda _: stub[0], new)
+    return merge_lines(given, mine, new)
+
+
+def _runs(source):
     try:
-        trees = [ast.parse(source) for source in sources]
-    except SyntaxError as error:
-        raise Conflict(f"line {error.lineno} of yours is not Python: {error.msg}") from error
-    lines = [source.splitlines(keepends=True) for source in sources]
-    written = {}
-    for name in functions:
-        found = [definition(tree, name) for tree in trees]
-        if not all(found):
-            continue
-        was, own, other = (text_of(side, node) for side, node in zip(lines, found, strict=True))
-        if own != was:
-            docstrings = [ast.get_docstring(node) for node in found]
-            written[name] = _with_docstring(own, found[1], other, found[2]) if _only_new(*docstrings) else own
-    for side, tree in zip(lines, trees, strict=True):
-        for node, name in sorted(((definition(tree, name), name) for name in written), key=lambda f: -f[0].lineno):
-            side[node.lineno - 1 : node.end_lineno] = [f"{name} stays"]
-    text = "".join(line for merged in merge(*lines) for line in written.get(merged.removesuffix(" stays"), [merged]))
-    try:
-        ast.parse(text)
-    except SyntaxError as error:
-        raise Conflict(f"yours and the new one do not fit together: {error.msg}") from error
-    return text
+        ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
-def definition(tree, name):
-    """The function "name" or "class.name" in a tree; None if there is none."""
-    for part in name.split("."):
-        tree = next((node for node in reversed(getattr(tree, "body", [])) if getattr(node, "name", None) == part), None)
-    return tree
+def parts(source):
+    """The parts of a module: qualified name -> text, in order; "" is what comes before the first.
 
-
-def text_of(lines, node):
-    return lines[node.lineno - 1 : node.end_lineno]
-
-
-def _only_new(base, mine, new):
-    """Whether mine is as in base, and new is another: docstrings, None where there is none."""
-    return base == mine != new and None not in (base, new)
-
-
-def _with_docstring(lines, node, other_lines, other):
-    """The lines of a function, with the docstring of another."""
-    first, docstring = node.body[0].lineno - node.lineno, other.body[0]
-    end = node.body[0].end_lineno - node.lineno + 1
-    return [*lines[:first], *other_lines[docstring.lineno - other.lineno :][: _length(docstring)], *lines[end:]]
-
-
-def _length(node):
-    return node.end_lineno - node.lineno + 1
-
-
-def read_notebook(content):
-    """The notebook in bytes that any program saved: of format 3 or 4, with or without ids, with a BOM.
-
-    Raises `Conflict` if it is none.
+    Found by their first lines, so that a file with a syntax error has them too.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"):  # about cells without an id
-            notebook = nbformat.convert(nbformat.reads(content.decode("utf-8-sig"), nbformat.NO_CONVERT), 4)
-    except Exception as error:  # a damaged file may raise many
-        raise Conflict(f"it cannot be read as a notebook: {error}") from error
-    for i, cell in enumerate(notebook.cells):
-        cell.source = cell.source.replace("\r\n", "\n")
-        cell.id = str(cell.get("id") or cell.metadata.get("id") or f"own-{i}")  # Colab keeps one in the metadata
-    notebook.nbformat_minor = 5
-    return notebook
+    matches = [*PART.finditer(source)]
+    ends = [*(match.start() for match in matches), len(source)]
+    found, outer = {"": source[: ends[0]]}, ""
+    for match, end in zip(matches, ends[1:], strict=True):
+        name = f"{outer}.{match['inner']}" if match["inner"] else match["outer"] or match["name"]
+        outer = outer if match["inner"] else name
+        while name in found:
+            name += "'"
+        found[name] = source[match.start() : end]
+    return found
 
 
-def merge_notebook(base, mine, new):
-    """Notebooks, merged by cells, and the ids of those cells that are the learner's where both changed the same lines.
+def _merge_parts(given, mine, new, merge):
+    """The merged parts, from dicts of parts.  A part that one side removed is gone, unless the other changed it."""
+    merged, clashes = {}, []
+    for name in _order(given, mine, new):
+        before, ours, theirs = (side.get(name) for side in (given, mine, new))
+        if ours in (before, theirs):
+            merged[name] = theirs
+        elif theirs == before:
+            merged[name] = ours
+        elif ours is None:
+            merged[name] = theirs
+        elif theirs is None:
+            merged[name] = ours
+            clashes.append(name)
+        else:
+            merged[name], both = merge(before or "", ours, theirs)
+            clashes += [name] if both else []
+    return {name: part for name, part in merged.items() if part is not None}, clashes
 
-    Cells of the learner's own stay below the cell that they were below.
-    """
-    names = _names(mine.cells, base.cells)
-    own = dict(zip(names, mine.cells, strict=True))
-    was, now = ({cell.id: cell for cell in notebook.cells} for notebook in (base, new))
-    order = merge([cell.id for cell in base.cells], names, [cell.id for cell in new.cells], keep_mine=True)
-    order = _with_those_moved(order, own, was, now)
-    kept = []
-    mine.cells = [_merged_cell(was.get(name), own.get(name), now.get(name), name, kept) for name in order]
-    return mine, kept
 
-
-def _with_those_moved(order, own, was, now):
-    """Names of cells, each once: also those that one side has changed where the other has removed them."""
-    order = list(dict.fromkeys(order))
-    for cells, others in ((own, now), (now, own)):
-        names = list(cells)
-        for i, name in enumerate(names):
-            changed = name not in was or cells[name].source != was[name].source
-            if name not in order and changed and name not in others:
-                before = [order.index(other) for other in names[:i] if other in order]
-                order.insert(max(before, default=-1) + 1, name)
+def _order(given, mine, new):
+    """All names: in the new order, with the learner's own where they are; or in the learner's, if that was changed."""
+    moved = [name for name in mine if name in given] != [name for name in given if name in mine]
+    first, second = (mine, new) if moved else (new, mine)
+    order, before = list(first), None
+    for name in second:
+        if name not in first:
+            order.insert(order.index(before) + 1 if before is not None else 0, name)
+        before = name
     return order
 
 
-def _names(cells, base):
-    """For each of the learner's cells the id of the given cell that it was; for others, an id of its own."""
-    known, names = {cell.id: cell for cell in base}, [cell.id for cell in cells]
-    lost = [i for i, name in enumerate(names) if name not in known]
-    left = [cell for cell in base if cell.id not in names]
-    alike = difflib.SequenceMatcher(
-        None, [cell.source for cell in left], [cells[i].source for i in lost], autojunk=False
-    )
-    for kind, i, j, k, n in alike.get_opcodes():
-        if kind == "equal":
-            for cell, number in zip(left[i:j], lost[k:n], strict=True):
-                names[number] = cell.id
-        elif kind == "replace":
-            for number in lost[k:n]:
-                _name_edited(names, number, cells[number], left[i:j])
-    return [name if names.index(name) == i else f"{name}-{i}" for i, name in enumerate(names)]
+def merge_notebooks(given, mine, new):
+    given, mine, new = map(notebooks.read, (given, mine, new))
+    _find_cells(given.cells, mine.cells)
+    cells = [{cell.id: cell for cell in notebook.cells} for notebook in (given, mine, new)]
+    sources = [{name: cell.source for name, cell in side.items()} for side in cells]
+    merged, clashes = _merge_parts(*sources, merge_lines)
+    mine.cells = [_cell(source, cells[1].get(name), cells[2].get(name)) for name, source in merged.items()]
+    return notebooks.write(mine), clashes
 
 
-def _name_edited(names, number, cell, candidates):
-    """Name a cell like the first of the candidates that it may be an edited version of."""
-    for other in candidates:
-        ratio = difflib.SequenceMatcher(None, other.source, cell.source, autojunk=False).ratio()
-        begun = other.source and cell.source.startswith(other.source)
-        if other.id not in names and other.cell_type == cell.cell_type and (ratio > 0.5 or begun):
-            names[number] = other.id
-            return
+def _cell(source, mine, new):
+    """A merged cell: the learner's with its outputs, unless the source is no longer that which gave them."""
+    if mine is not None and mine.source == source:
+        return mine
+    kind = mine if mine is not None and mine.cell_type == new.cell_type else new
+    merged = nbformat.from_dict({**kind, "source": source})
+    if merged.cell_type == "code":
+        merged.outputs, merged.execution_count = [], None
+    return merged
 
 
-def _merged_cell(was, own, new, name, kept):
-    """One cell of three, None where it is absent.  Its name is added to kept if both changed the same lines."""
-    if own is None or new is None:
-        cell = own or new
-    elif was is None or own.source != was.source or own.source == new.source:
-        cell = own
-    else:
-        cell = new
-    if cell is own and None not in (was, own, new):
-        try:
-            cell.source = merge_text(*(f"{c.source}\n" for c in (was, own, new))).removesuffix("\n")
-        except Conflict:
-            kept.append(name)
-    cell.id = name
-    return cell
+def _find_cells(given, mine):
+    """Give the cells of mine whose ids were lost those of the given cells that they were made from."""
+    lost = [cell for cell in mine if cell.id not in {other.id for other in given}]
+    absent = [cell for cell in given if cell.id not in {other.id for other in mine}]
+    for cell in absent:
+        lines = set(filter(str.strip, cell.source.splitlines()))
+        shared = [len(lines & set(other.source.splitlines())) for other in lost]
+        if lost and max(shared) * 2 > len(lines):
+            lost.pop(shared.index(max(shared))).id = cell.id

@@ -1,146 +1,109 @@
-"""Apply a corrected edition to this folder, without touching what you wrote: `make update FROM=new.zip`.
-
-Your functions, your answers, your cells and your own files stay.  What you did not change is replaced.  Where both you
-and the new edition changed the same place, yours is kept, and the new file is beside it, as FILE.new.  The command can
-be interrupted and repeated.
-"""
+"""Apply a corrected edition to this copy, and keep what you wrote: `make update FROM=new.zip`."""
 
 import argparse
-import os
 import sys
-import zipfile
+import tomllib
 from pathlib import Path
 
-import nbformat
-
-from grading.exercises import read
-from grading.given import GIVEN, given_files, read_zip
-from grading.merge import Conflict, merge_module, merge_notebook, merge_text, read_notebook
-
-ROOT = Path(__file__).parent.parent
+from grading import edition
+from grading.merge import merge_files, parts, same
 
 
-def update(root, file):
-    """Apply the edition in a zip to the folder root.  Yields a line for each file that it writes or leaves alone.
+def update(root, source):
+    """Bring the copy in the folder root up to the edition in source; yields a line for each file that changed.
 
-    Raises ValueError if the file is no edition.
+    Everything is computed before the first file is written, each file is written as a whole, and the record of what
+    was given comes last: after an interruption, the same call continues.  A file that is merged is kept as it was, too.
+    Raises ValueError where source is not an edition of this course, or is this copy.
     """
-    new = _edition(file)
-    given = given_files(root)
-    for name in sorted(new.keys() | given.keys(), key=lambda name: (name == GIVEN, name)):  # the record comes last
-        mine = (root / name).read_bytes() if (root / name).is_file() else None
-        yield from _update_file(root, name, given.get(name), mine, new.get(name))
+    if source.resolve() == root.resolve():
+        raise ValueError(f"{source}: expected a corrected edition; got this copy itself")
+    given, new = edition.given(root), edition.read(source)
+    _must_be_of_this_course(source, given, new)
+    changes = []
+    for name in sorted(given.keys() | new.keys()):
+        mine = (root / name).read_bytes() if (root / name).exists() else None
+        versions = given.get(name), mine, new.get(name)
+        changes.append((name, *versions, *_merged(name, *versions)))
+    for change in changes:
+        yield from _write(root, *change)
+    edition.write_bytes(root / edition.RECORD, edition.record(new))
 
 
-def _edition(file):
-    """The files of the edition in a zip, and the zip itself as the record of what was given."""
+def _merged(name, given, mine, new):
+    """What the file becomes (None: there is none), and the names of the places that both sides changed."""
+    if mine is None or same(mine, given):
+        return new, []
+    if same(new, given) or same(mine, new):
+        return mine, []
+    if given is None or new is None:
+        return mine, [""]
     try:
-        new = read_zip(file)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file}: expected the zip of an edition ({error})") from error
-    if "grading/exercises.toml" not in new or any(".." in Path(name).parts for name in new):
-        raise ValueError(f"{file}: expected the zip of an edition; this one has no grading/exercises.toml")
-    if GIVEN not in new:
-        raise ValueError(f"{file}: it is of an edition before `make update`; ask for a newer one")
-    return new
+        return merge_files(name, given, mine, new)
+    except ValueError:  # the learner's is no text, or no notebook
+        return mine, [""]
 
 
-def _update_file(root, name, was, mine, new):
-    if name == GIVEN:
-        write(root / name, new)
-    elif new is None:
-        if mine is not None and _same(mine, was):
-            (root / name).unlink()
-            yield f"removed   {name}"
-    elif mine is None:
-        write(root / name, new)
-        yield f"new       {name}"
-    elif _same(mine, new) or (was is not None and _same(was, new)):
+def _write(root, name, given, mine, new, merged, clashes):
+    """Write what a file becomes; yields the lines about it."""
+    file = root / name
+    if clashes and new is None:
+        yield f"kept      {name}: the new edition has no such file, and you changed yours"
+    elif clashes:
+        places = ", ".join(filter(None, clashes)) or "the same place"
+        beside = edition.put_beside(file, "new", new).name
+        yield f"kept      {name}: both you and the new edition changed {places}; yours is kept, compare with {beside}"
+    if merged == mine:
         return
-    elif was is not None and _same(mine, was):
-        write(root / name, new)
-        yield f"replaced  {name}"
+    if merged is None:
+        file.unlink()
+        yield f"removed   {name}"
+    elif mine is None or same(mine, given):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        edition.write_bytes(file, merged)
+        yield f"{'new     ' if given is None else 'replaced'}  {name}"
     else:
-        yield _merge_file(root, name, was, mine, new)
+        before = edition.put_beside(file, "before-update", mine).name
+        edition.write_bytes(file, merged)
+        yield f"merged    {name}: what you wrote is still there; the file as it was is {before}"
 
 
-def _merge_file(root, name, was, mine, new):
-    """Write what both changed, as one.  Returns the line about it."""
+def _must_be_of_this_course(source, given, new):
+    """Raise ValueError unless both belong to one project and have exercises in common, and all new ones are open."""
     try:
-        if was is None:
-            raise Conflict("it is in the new edition, and there was a file of this name")
-        merged, conflict = _merged(name, was, mine, new)
-    except Conflict as error:
-        merged, conflict = mine, error
-    line = f"yours     {name}"
-    if not _same(merged, mine):
-        kept = free_name(root / f"{name}.before-update", mine)
-        write(kept, mine)
-        write(root / name, merged)
-        line = f"merged    {name}: what you wrote stays; as it was before, it is {kept.name}"
-    if conflict:
-        beside = free_name(root / f"{name}.new", new)
-        write(beside, new)
-        line = f"{line}. LOOK AT {beside.name} beside it: {conflict}"
-    return line
+        ours, theirs = (_functions(files) for files in (given, new))
+        projects = [tomllib.loads(files["pyproject.toml"].decode())["project"]["name"] for files in (given, new)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{source}: expected a student edition; its exercises cannot be read ({error})") from error
+    if projects[0] != projects[1] or not ours & theirs:
+        raise ValueError(f"{source}: expected an edition of this course, {projects[0]}; got one of another course")
+    for module, name in sorted(function.split(".", 1) for function in theirs):
+        code = parts(new.get(f"cs231n/{module}.py", b"").decode())
+        if "NotImplementedError" not in code.get(name, ""):
+            raise ValueError(f"{source}: expected an edition with open exercises; {name} in cs231n/{module}.py is not")
 
 
-def _merged(name, was, mine, new):
-    """The merged file, and which cells of a notebook are the learner's where both changed the same lines, or ""."""
-    if name.endswith(".ipynb"):
-        merged, kept = merge_notebook(*map(read_notebook, (was, mine, new)))
-        why = f"both changed the same lines in {', '.join(kept)}, and yours were kept" if kept else ""
-        return f"{nbformat.writes(merged)}\n".encode(), why
+def _functions(files):
+    exercises = tomllib.loads(files[edition.EXERCISES].decode())["exercise"]
+    return {function for exercise in exercises for function in exercise["functions"]}
+
+
+def main(argv=None, root=edition.ROOT):
+    parser = argparse.ArgumentParser(prog="make update", usage="make update FROM=new.zip", description=__doc__)
+    parser.add_argument("source", help="the corrected edition, a zip or a folder")
+    source = parser.parse_args(argv).source
     try:
-        was, mine, new = (content.decode("utf-8-sig").replace("\r\n", "\n") for content in (was, mine, new))
-    except UnicodeDecodeError as error:
-        raise Conflict("it is not UTF-8") from error
-    module = name.removeprefix("cs231n/").removesuffix(".py")
-    functions = [f.partition(".")[2] for e in read()[0].values() for f in e.functions if f.split(".")[0] == module]
-    merge = merge_text if not functions else lambda *sources: merge_module(*sources, functions)
-    return merge(was, mine, new).encode(), ""
-
-
-def _same(one, other):
-    """Whether two files are the same but for a BOM and the ends of lines, which editors and Git change."""
-    return _plain(one) == _plain(other)
-
-
-def _plain(content):
-    return content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
-
-
-def free_name(path, content):
-    """The path, or with a number after it, so that no file with another content is overwritten."""
-    number, free = 1, path
-    while free.exists() and free.read_bytes() != content:
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
-
-
-def write(path, content):
-    """Write a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
-    beside.write_bytes(content)
-    os.replace(beside, path)
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m grading.update", description=__doc__.split("\n")[0])
-    parser.add_argument("file", help="the zip of the new edition, as in: make update FROM=new.zip")
-    args = parser.parse_args(argv)
-    try:
-        lines = 0
-        for line in update(ROOT, Path(args.file)):
-            lines += 1
+        if not source:
+            raise ValueError("expected FROM=, the zip or the folder of the corrected edition")
+        done = False
+        for line in update(root, Path(source)):
+            done = True
             print(line)
-    except ValueError as error:
-        parser.error(str(error))
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"make update: {error}\n")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command continues from there")
-    print("This folder has the new edition." if lines else "This folder has this edition already.")
+        sys.exit("make update: stopped; the same command continues from there")
+    print("This copy is up to date." if done else "Nothing to do: this copy is up to date already.")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from nbclient.exceptions import CellExecutionError
 from grading.exercises import Exercise, choose, read
 from grading.grade import grade, gradescope, main, table
 from grading.instructor import cut_code, cut_notebooks, student
-from grading.merge import read_notebook
+from grading.notebooks import read as read_notebook
 from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
@@ -385,9 +385,9 @@ def test_the_edition_has_only_what_a_student_needs(edition):
         "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
-        "__init__.py", "checks", "child.py", "drivers.py", "exercises.py", "exercises.toml", "expect.py", "given.py",
-        "given.zip", "grade.py", "magic.py", "merge.py", "reset.py", "rules.py", "session.py", "substitutes.py",
-        "update.py",
+        "__init__.py", "checks", "child.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml", "expect.py",
+        "given.zip", "grade.py", "magic.py", "merge.py", "notebooks.py", "reset.py", "rules.py", "session.py",
+        "substitutes.py", "update.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)

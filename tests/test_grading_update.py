@@ -1,375 +1,444 @@
-"""A corrected edition, and what it must leave alone in a learner's copy; and one exercise put back as it was given."""
+"""A corrected edition reaches a learner's copy, and an exercise is opened again; what the learner wrote is kept."""
 
 import json
 import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import nbformat
 import pytest
+from hypothesis import given as given_examples
+from hypothesis import strategies as st
 
+from grading import edition, merge, notebooks, reset, update
 from grading.exercises import read
-from grading.given import given_files
 from grading.grade import edited, grade_own
 from grading.instructor import student
-from grading.merge import Conflict, merge, merge_module, merge_notebook, read_notebook
-from grading.reset import main as reset_main
-from grading.reset import reset
 from grading.session import Session
-from grading.update import main as update_main
-from grading.update import update
 
-ROOT = Path(__file__).parent.parent
 EXERCISES, _ = read()
-NOTEBOOK = "notebooks/01_fully_connected_nets.ipynb"
-OWN = (
-    "out = x.reshape(len(x), -1) @ w + b\n    return out, _packed(x, w)\n\n\ndef _packed(*arrays):\n    return arrays\n"
-)
+SOLVED = "    return np.maximum(x, 0), x  # mine\n"
+QUESTION = "02_batch_normalization.ipynb"
 
 
 @pytest.fixture(scope="module")
-def edition(tmp_path_factory):
-    """The edition, with fewer files than it has, and its zip."""
-    out = tmp_path_factory.mktemp("edition") / "student"
+def given(tmp_path_factory):
+    out = tmp_path_factory.mktemp("given") / "student"
     student.write(out)
-    student.zip_folder(out, out.with_suffix(".zip"))
     return out
 
 
 @pytest.fixture
-def copy(edition, tmp_path):
-    """A learner's copy."""
-    return Path(shutil.copytree(edition, tmp_path / "copy"))
+def copy(given, tmp_path, fast_disk):
+    """A learner's copy of the edition."""
+    return shutil.copytree(given, tmp_path / "copy")
 
 
 @pytest.fixture
-def corrected(edition, tmp_path):
-    """A function that writes the zip of a corrected edition: names, and what changes in each file."""
-
-    def corrected(**changes):
-        out = tmp_path / "new" / "student"
-        shutil.copytree(edition, out)
-        (out / "grading/given.zip").unlink()
-        for name, change in changes.items():
-            file = out / name
-            text = change(file.read_text() if file.exists() else "")
-            file.unlink() if text is None else file.write_text(text)
-        student.zip_folder(out, out / "grading/given.zip")
-        student.zip_folder(out, tmp_path / "new.zip")
-        shutil.rmtree(out)
-        return tmp_path / "new.zip"
-
-    return corrected
+def new(given, tmp_path):
+    """A corrected edition; the test corrects it."""
+    return shutil.copytree(given, tmp_path / "new")
 
 
-def replace(old, new):
-    def change(text):
-        assert old in text
-        return text.replace(old, new)
-
-    return change
+def change(file, before, after):
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
 
 
-def in_affine_forward(text, body):
-    """layers.py with the body of affine_forward in place of its stub."""
-    before, _, after = text.partition("    raise NotImplementedError(")
-    return before + "    " + body + after[after.index("\n    )\n") + 7 :]
+def solve_relu(copy):
+    text = merge.parts((copy / "cs231n/layers.py").read_text())["relu_forward"]
+    change(copy / "cs231n/layers.py", text[text.index("    raise NotImpl") :], f"{SOLVED}\n\n")
 
 
-def texts(root):
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+def zipped(folder):
+    student.zip_folder(folder, folder.with_suffix(".zip"))
+    return folder.with_suffix(".zip")
 
 
-def test_what_the_learner_wrote_stays_and_what_was_corrected_arrives(copy, corrected):
-    layers = copy / "cs231n/layers.py"
-    layers.write_text("import itertools\n" + in_affine_forward(layers.read_text(), OWN))
-    (copy / "cs231n/helpers.py").write_text("mine = 1\n")
-    (copy / "README.md").write_text((copy / "README.md").read_text() + "My notes.\n")
-    new = corrected(**{
-        "cs231n/layers.py": replace("Apply an affine map to each example", "Map each example"),
-        "cs231n/utils.py": lambda text: text + "# corrected\n",
-        "grading/checks/layers.py": lambda text: text + "# corrected\n",
-        "README.md": replace("## Start", "## Begin"),
-        "environment.yml": lambda text: None,
-        "data/errata.md": lambda text: "errata\n",
-    })  # fmt: skip
-    lines = list(update(copy, new))
-    assert sorted(line.split(":")[0].split()[:2] for line in lines) == [
-        ["merged", "README.md"], ["merged", "cs231n/layers.py"], ["new", "data/errata.md"],
-        ["removed", "environment.yml"], ["replaced", "cs231n/utils.py"], ["replaced", "grading/checks/layers.py"],
+def run(copy, source):
+    return list(update.update(copy, source))
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- update ---
+
+
+@pytest.mark.parametrize("pack", [zipped, lambda folder: folder], ids=["zip", "folder"])
+def test_a_correction_arrives_and_what_the_learner_wrote_stays(copy, new, pack):
+    solve_relu(copy)
+    change(copy / "cs231n/layers.py", "import numpy as np\n", "import numpy as np\n\nHELPER = 1\n")
+    (copy / "cs231n/my_helpers.py").write_text("def helper(): ...\n")
+    text = (copy / "cs231n/layers.py").read_text()
+    change(new / "cs231n/layers.py", "Apply an affine map", "Apply a corrected map")
+    (new / "grading/checks/added.py").write_text("# new\n")
+    change(new / "README.md", "# cs231n", "# Corrected: cs231n")
+    lines = run(copy, pack(new))
+    assert (copy / "cs231n/layers.py").read_text() == text.replace("Apply an affine map", "Apply a corrected map")
+    assert (copy / "cs231n/my_helpers.py").read_text() == "def helper(): ...\n"
+    assert (copy / "README.md").read_bytes() == (new / "README.md").read_bytes()
+    assert sorted(line.split()[:2] for line in lines) == [
+        ["merged", "cs231n/layers.py:"], ["new", "grading/checks/added.py"], ["replaced", "README.md"],
     ]  # fmt: skip
-    text = layers.read_text()
-    assert text.startswith("import itertools\n")
-    assert OWN in text
-    assert "Map each example" in text
-    assert "exercise 1.1 is open: affine_backward" in text
-    assert (copy / "cs231n/helpers.py").read_text() == "mine = 1\n"
-    assert (copy / "README.md").read_text().endswith("My notes.\n")
-    assert "## Begin" in (copy / "README.md").read_text()
-    assert "corrected" in (copy / "cs231n/utils.py").read_text()
-    assert "affine map" in (copy / "cs231n/layers.py.before-update").read_text()
-    before = texts(copy)
-    assert list(update(copy, new)) == []
-    assert texts(copy) == before
-    with Session() as session:
-        assert [r.earned for r in grade_own(EXERCISES["1.1"], session, copy)] == [1, 0]
+    assert (copy / "cs231n/layers.py.before-update").read_text() == text
+    before = tree(copy)
+    assert run(copy, pack(new)) == []
+    assert tree(copy) == before
 
 
-def test_an_update_that_was_interrupted_goes_on(copy, corrected, monkeypatch):
-    layers = copy / "cs231n/layers.py"
-    layers.write_text(in_affine_forward(layers.read_text(), OWN))
-    changes = {"cs231n/layers.py": replace("an affine map", "a map"), "cs231n/utils.py": lambda text: f"{text}# new\n"}
-    new, replace_file, left = corrected(**changes), os.replace, iter([True, True, False])
-
-    def interrupted(*args):
-        if not next(left):
-            raise KeyboardInterrupt
-        replace_file(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            list(update(copy, new))
-    assert list(update(copy, new)) == ["yours     cs231n/layers.py", "replaced  cs231n/utils.py"]
-    assert OWN in layers.read_text()
-    assert "Apply a map" in layers.read_text()
-    assert list(update(copy, new)) == []
-
-
-def test_where_both_changed_the_same_place_the_learners_is_kept_and_the_new_one_is_beside_it(copy, corrected):
-    (copy / "LICENSE").write_text("mine\n")
-    (copy / "data/extra.md").write_text("mine\n")
-    new = corrected(LICENSE=lambda text: "new\n", **{"data/extra.md": lambda text: "new\n"})
-    lines = list(update(copy, new))
-    assert ["LICENSE.new" in line or "extra.md.new" in line for line in lines] == [True, True]
-    for name in ("LICENSE", "data/extra.md"):
-        assert (copy / name).read_text() == "mine\n"
-        assert (copy / f"{name}.new").read_text() == "new\n"
+def test_what_both_changed_is_named_and_the_learners_is_kept_with_the_new_one_beside_it(copy, given, new):
+    for side in (copy, new):
+        change(side / "cs231n/layers.py", "Rectify each element", f"Rectify, says {side.name}")
+        file = side / "notebooks" / QUESTION
+        notebook = notebooks.read(file.read_bytes())
+        notebook.cells[0].source, notebook.cells[-1].source = f"Of {side.name}.", "The same."
+        file.write_bytes(notebooks.write(notebook))
+    (copy / "cs231n/layers.py.new").write_text("of another time")
+    before = tree(copy)
+    for _ in range(2):  # the record as it was, as if the first call had been interrupted
+        shutil.copy(given / edition.RECORD, copy / edition.RECORD)
+        code, cells = run(copy, new)
+        assert "changed relu_forward; yours is kept, compare with layers.py.new-2" in code
+        assert f"changed {notebook.cells[0].id}; yours is kept, compare with {QUESTION}.new" in cells
+    after = tree(copy)
+    assert {path.name for path in before if after[path] != before[path]} == {"given.zip"}
+    assert {path.name for path in after.keys() - before.keys()} == {"layers.py.new-2", f"{QUESTION}.new"}
+    assert (copy / "cs231n/layers.py.new-2").read_bytes() == (new / "cs231n/layers.py").read_bytes()
 
 
-def test_a_module_that_is_no_python_yet_is_kept_and_its_line_is_named(copy, corrected):
-    layers = copy / "cs231n/layers.py"
-    layers.write_text("def (:\n")
-    (line,) = update(copy, corrected(**{"cs231n/layers.py": lambda text: f"{text}# new\n"}))
-    assert "layers.py.new beside it: line 1 of yours is not Python" in line
-    assert layers.read_text() == "def (:\n"
+LINES = st.lists(st.sampled_from(["", "a", "b", "c", "return"]), max_size=8)
 
 
-def test_line_ends_and_a_bom_are_no_change(copy, corrected):
-    for name in ("cs231n/utils.py", "README.md"):
-        (copy / name).write_bytes(b"\xef\xbb\xbf" + (copy / name).read_bytes().replace(b"\n", b"\r\n"))
-    lines = list(update(copy, corrected(**{"cs231n/utils.py": lambda text: f"{text}# new\n"})))
-    assert [line.split() for line in lines] == [["replaced", "cs231n/utils.py"]]
+def text(lines, own=""):
+    return "".join(f"{line}{own}\n" for line in lines).encode()
 
 
-@pytest.mark.parametrize("name", ["no.zip", "other.zip", "text.zip"])
-def test_what_is_no_edition_is_refused_in_one_line(copy, tmp_path, name):
-    (tmp_path / "text.zip").write_text("text")
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as zipped:
-        zipped.writestr("a/b.txt", "")
-    before = texts(copy)
-    with pytest.raises(ValueError, match="expected the zip of an edition"):
-        list(update(copy, tmp_path / name))
-    assert texts(copy) == before
+@given_examples(LINES, st.data())
+def test_a_merge_loses_no_line_of_the_learner_and_can_be_repeated(lines, data):
+    def edited(own):
+        start = data.draw(st.integers(0, len(lines)))
+        end = data.draw(st.integers(start, len(lines)))
+        return text(lines[:start]) + text(data.draw(LINES), own) + text(lines[end:])
+
+    given, mine, new = text(lines), edited("_mine"), edited("_new")
+    for name in ("file.md", "file.py"):
+        merged, clashes = merge.merge_files(name, given, mine, new)
+        assert merge.merge_files(name, given, merged, new) == (merged, clashes)
+        assert merged.count(b"_mine") == mine.count(b"_mine")
+        assert clashes or merged.count(b"_new") == new.count(b"_new")
+        assert merge.merge_files(name, given, given, new) == (new, [])
+        assert merge.merge_files(name, given, mine, given) == (mine, [])
+
+
+@pytest.mark.parametrize(
+    ("mine", "new", "merged"),
+    [
+        ("abxc", "abcd", "abxcd"),  # one's own cell, and a new one
+        ("abxc", "cab", "cabx"),  # the edition moved a cell: one's own follows that before it
+        ("cab", "abcd", "cdab"),  # the learner moved it
+        ("ac", "abcd", "acd"),  # the learner removed a cell
+        ("abc", "ac", "ac"),  # the edition did
+        ("xabc", "xbc", "xbc"),
+    ],
+)
+def test_the_order_of_cells_and_functions(mine, new, merged):
+    def source(names):
+        return "".join(f"def {name}():\n    return 1\n" for name in names)
+
+    assert merge.merge_code(source("abc"), source(mine), source(new)) == (source(merged), [])
+
+
+def test_a_new_wording_of_a_stub_does_not_matter_to_who_has_replaced_it(copy, new):
+    solve_relu(copy)
+    mine = (copy / "cs231n/layers.py").read_text()
+    for part in ("relu_forward", "relu_backward"):
+        text = merge.parts((new / "cs231n/layers.py").read_text())[part]
+        change(new / "cs231n/layers.py", text, text.replace(" is open", " is still open"))
+    (line,) = run(copy, new)
+    assert line.startswith("merged ")
+    text = merge.parts(mine)["relu_backward"]
+    assert (copy / "cs231n/layers.py").read_text() == mine.replace(text, text.replace(" is open", " is still open"))
+
+
+def test_a_file_with_a_syntax_error_or_windows_line_ends_is_merged_too(copy, new):
+    solve_relu(copy)
+    file = copy / "cs231n/layers.py"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n") + b"def unfinished(:\r\n")
+    mine = file.read_bytes()
+    change(new / "cs231n/layers.py", "Apply an affine map", "Apply a corrected map")
+    (line,) = run(copy, new)
+    assert line.startswith("merged ")
+    assert file.read_bytes() == mine.replace(b"Apply an affine map", b"Apply a corrected map")
+
+
+def test_a_removed_file_goes_and_a_lost_one_comes_back_but_none_of_the_learner_is_replaced(copy, new):
+    for name in ("data/README.md", "environment.yml"):
+        (new / name).unlink()
+    change(copy / "environment.yml", "name:", "name: my-")
+    (copy / "cs231n/utils.py").unlink()
+    for side in (copy, new):
+        (side / "cs231n/tricks.py").write_text(f"{side.name} = 1\n")
+    lines = run(copy, new)
+    assert [line.split()[:2] for line in lines] == [
+        ["kept", "cs231n/tricks.py:"], ["replaced", "cs231n/utils.py"],
+        ["removed", "data/README.md"], ["kept", "environment.yml:"],
+    ]  # fmt: skip
+    assert (copy / "cs231n/utils.py").read_bytes() == (new / "cs231n/utils.py").read_bytes()
+    assert (copy / "cs231n/tricks.py").read_text() == "copy = 1\n"
+    assert (copy / "cs231n/tricks.py.new").read_text() == "new = 1\n"
+
+
+def test_an_update_that_is_interrupted_at_any_write_continues(copy, new, monkeypatch, tmp_path):
+    solve_relu(copy)
+    change(copy / "README.md", "# cs231n", "# Mine")
+    for name, word in {"cs231n/layers.py": "Apply an affine", "README.md": "# cs231n", "Makefile": "# The"}.items():
+        change(new / name, word, f"{word} corrected")
+    whole = shutil.copytree(copy, tmp_path / "whole")
+    run(whole, new)
+    write = edition.write_bytes
+    for allowed in range(5):  # Makefile, README.md.new, layers.py.before-update, layers.py, the record
+        broken, left = shutil.copytree(copy, tmp_path / f"broken-{allowed}"), iter(range(allowed))
+
+        def interrupted(path, content, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            write(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(edition, "write_bytes", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(broken, new)
+        run(broken, new)
+        assert tree(broken) == tree(whole)
+
+
+def with_entry(new, name, kind=stat.S_IFREG):
+    with zipfile.ZipFile(zipped(new), "a") as file:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = (kind | 0o777) << 16
+        file.writestr(info, "/etc/passwd")
+    return new.with_suffix(".zip")
+
+
+def of_other_exercises(new):
+    file = new / edition.EXERCISES
+    return file.write_text(file.read_text().replace('functions."', 'functions."other_')) and new
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (lambda new: with_entry(new, "new/../../out.py"), r"inside of the edition; got 'new/\.\./\.\./out\.py'"),
+        (lambda new: with_entry(new, "new/link", stat.S_IFLNK), "inside of the edition; got 'new/link'"),
+        (lambda new: (new / "cs231n/link.py").symlink_to("/etc/passwd") or new, "link.py: expected a file or a folder"),
+        (lambda new: change(new / "pyproject.toml", '"cs231n"', '"cs9"') or new, "cs231n; got one of another course"),
+        (of_other_exercises, "one of another course"),
+        (lambda new: solve_relu(new) or new, "relu_forward in cs231n/layers.py is not"),
+        (lambda new: os.truncate(zipped(new), 99_999) or new.with_suffix(".zip"), "a zip that can be read"),
+        (lambda new: shutil.rmtree(new) or new.mkdir() or new, "there is no grading/exercises.toml"),
+        (lambda new: new / "absent.zip", "No such file"),
+        (lambda new: new.with_name("copy"), "this copy itself"),
+        (lambda new: "", "expected FROM="),
+        (lambda new: (new.with_name("copy") / edition.RECORD).unlink() or new, "what was given, .*; found none"),
+    ],
+)
+def test_what_is_no_corrected_edition_is_refused_in_one_line(copy, new, source, why, capsys):
+    source, before = str(source(new)), tree(copy)
+    with pytest.raises(SystemExit) as stopped:
+        update.main([source], root=copy)
+    assert stopped.value.code == 2
+    assert re.fullmatch(rf"make update: .*{why}.*\n", capsys.readouterr().err)
+    assert tree(copy) == before
 
 
 # --- notebooks ---
 
 
-def as_saved(notebook, by):
-    """The bytes of a notebook, as a program saves it."""
-    if by == "jupyter":
-        return nbformat.writes(notebook).encode()
-    notebook = json.loads(nbformat.writes(notebook))
-    for cell in notebook["cells"]:
-        name = cell.pop("id")
-        if by == "colab":
-            cell["metadata"]["id"] = f"x{name[::-1]}"
-        if by in ("colab", "vs code"):
-            cell["source"] = "".join(cell["source"])
-    notebook["nbformat_minor"] = 0 if by == "colab" else 2
-    if by == "colab":
-        notebook["metadata"] = {"colab": {"provenance": []}, "kernelspec": notebook["metadata"]["kernelspec"]}
-    if by == "format 3":
-        with_ids = nbformat.reads(json.dumps(notebook), 4)
-        return nbformat.writes(nbformat.convert(with_ids, 3), 3).encode()
-    text = json.dumps(notebook, indent=1)
-    return text.replace("\n", "\r\n").encode("utf-8-sig") if by == "windows" else text.encode()
+def learner(notebook):
+    """Answer a question, add a cell, run one, and delete one."""
+    answered = next(cell for cell in notebook.cells if "*Your answer:*" in cell.source)
+    answered.source = answered.source.replace("*Your answer:*", "*Your answer:* because\n\nof this.")
+    notebook.cells.insert(5, nbformat.v4.new_code_cell("my_own = 1", id="my-own"))
+    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="run")]
+    del notebook.cells[8]
 
 
-@pytest.mark.parametrize("by", ["jupyter", "colab", "vs code", "windows", "older jupyter", "format 3"])
-def test_in_notebooks_answers_and_own_cells_stay_whatever_saved_them(copy, corrected, by):
-    given = read_notebook((copy / NOTEBOOK).read_bytes())
-    notebook = read_notebook((copy / NOTEBOOK).read_bytes())
-    answer = next(i for i, cell in enumerate(notebook.cells) if "*Your answer:*" in cell.source)
-    notebook.cells[answer].source = notebook.cells[answer].source.replace(
-        "*Your answer:*", "*Your answer:* Because.", 1
-    )
-    notebook.cells.insert(5, nbformat.v4.new_code_cell("mine = 1"))
-    (copy / NOTEBOOK).write_bytes(as_saved(notebook, by))
-    heading, question = given.cells[0].source, given.cells[answer].source.split("\n")[0]
-
-    def change(text):
-        new = nbformat.reads(text, 4)
-        new.cells[0].source = f"{heading}\n\nCorrected."
-        new.cells[answer].source = new.cells[answer].source.replace(question, f"{question} Corrected.")
-        new.cells.insert(6, nbformat.v4.new_markdown_cell("A new cell.", id="new-cell"))
-        return nbformat.writes(new) + "\n"
-
-    new = corrected(**{NOTEBOOK: change})
-    (line,) = update(copy, new)
-    assert line.startswith(f"merged    {NOTEBOOK}")
-    assert ".new" not in line
-    merged = nbformat.read(copy / NOTEBOOK, 4)
-    nbformat.validate(merged)
-    sources = [cell.source for cell in merged.cells]
-    assert len(sources) == len(given.cells) + 2
-    assert sources[0] == f"{heading}\n\nCorrected."
-    assert sources.index("mine = 1") == 5
-    assert "A new cell." in sources
-    (answered,) = [source for source in sources if "Because." in source]
-    assert f"{question} Corrected." in answered
-    assert [s for s in sources if s.startswith("%grade")] == [c.source for c in given.cells if c.source[:6] == "%grade"]
-    assert list(update(copy, new)) == []
+def as_jupyter(notebook):
+    return nbformat.v4.writes(notebook).encode()
 
 
-def test_a_cell_in_which_both_changed_the_same_line_is_kept_and_named(copy, corrected):
-    notebook = nbformat.read(copy / NOTEBOOK, 4)
-    notebook.cells[0].source = "Mine."
-    nbformat.write(notebook, copy / NOTEBOOK)
-
-    def change(text):
-        new = nbformat.reads(text, 4)
-        new.cells[0].source, new.cells[1].source = "New.", "Corrected."
-        return nbformat.writes(new) + "\n"
-
-    (line,) = update(copy, corrected(**{NOTEBOOK: change}))
-    assert notebook.cells[0].id in line
-    assert f"{Path(NOTEBOOK).name}.new" in line
-    assert [cell.source for cell in nbformat.read(copy / NOTEBOOK, 4).cells[:2]] == ["Mine.", "Corrected."]
+def as_colab(notebook):
+    """Format 4.0, no ids, Colab's metadata, and sources as strings."""
+    for cell in notebook.cells:
+        del cell["id"]
+        cell.metadata = {"id": f"x{abs(hash(cell.source))}", "colab": {"base_uri": "https://localhost/"}}
+    whole = {**notebook, "nbformat_minor": 0, "metadata": {"colab": {"provenance": []}, "accelerator": "GPU"}}
+    return json.dumps(whole).encode()
 
 
-def cells(*sources):
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s, id=s.split()[0]) for s in sources])
+def as_windows(notebook):
+    return b"\xef\xbb\xbf" + as_jupyter(notebook).replace(b"\n", b"\r\n")
 
 
-def test_cells_that_one_side_removed_and_the_other_changed_are_not_lost():
-    base, mine, new = cells("a", "b", "c"), cells("a", "b changed", "d mine"), cells("a", "c changed", "e new")
-    merged, kept = merge_notebook(base, mine, new)
-    assert sorted(cell.source for cell in merged.cells) == ["a", "b changed", "c changed", "d mine", "e new"]
-    assert kept == []
+def as_format_3(notebook):
+    return nbformat.v3.writes_json(nbformat.convert(notebook, 3)).encode()
 
 
-def test_a_damaged_notebook_is_kept(copy, corrected):
-    (copy / NOTEBOOK).write_text("{")
-    (line,) = update(copy, corrected(**{NOTEBOOK: replace("%grade 1.1", "%grade  1.1")}))
-    assert "cannot be read as a notebook" in line
-    assert (copy / NOTEBOOK).read_text() == "{"
+def with_odd_outputs(notebook):
+    for i, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.outputs, cell.execution_count = ([[{"output_type": "odd"}], None, [3]][i % 3], "7")
+    return json.dumps(notebook).encode()
 
 
-# --- merging ---
+@pytest.mark.parametrize("saved", [as_jupyter, as_colab, as_windows, as_format_3, with_odd_outputs])
+def test_answers_and_own_cells_stay_and_new_text_arrives_whatever_saved_the_notebook(copy, given, new, saved):
+    file = copy / "notebooks" / QUESTION
+    mine = notebooks.read(file.read_bytes())
+    deleted = mine.cells[7]
+    learner(mine)
+    sources = [cell.source for cell in mine.cells]
+    file.write_bytes(saved(mine))
+    corrected = notebooks.read((new / "notebooks" / QUESTION).read_bytes())
+    question = next(cell for cell in corrected.cells if "*Your answer:*" in cell.source)
+    question.source = question.source.replace("*Question ", "*Corrected question ", 1)
+    corrected.cells[0].source += "\n\nCorrected."
+    corrected.cells.append(nbformat.v4.new_markdown_cell("A new end.", id="new-end"))
+    (new / "notebooks" / QUESTION).write_bytes(notebooks.write(corrected))
+    (line,) = run(copy, new)
+    assert line.startswith("merged ")
+    before, merged = file.read_bytes(), notebooks.read(file.read_bytes())
+    wanted = [text.replace("*Question ", "*Corrected question ", 1) if "of this." in text else text for text in sources]
+    assert [cell.source for cell in merged.cells] == [f"{wanted[0]}\n\nCorrected.", *wanted[1:], "A new end."]
+    assert deleted.id not in {cell.id for cell in merged.cells}
+    for record in (new, given):  # and once more, as if the first call had been interrupted before the record
+        shutil.copy(record / edition.RECORD, copy / edition.RECORD)
+        assert run(copy, new) == []
+        assert file.read_bytes() == before
+    if saved is not with_odd_outputs:
+        nbformat.validate(merged)
+        assert ["".join(cell.outputs[0].text) for cell in merged.cells if cell.get("outputs")] == ["run"]
 
 
-def test_a_merge_takes_what_one_side_changed():
-    assert merge("abcde", "aXbcde", "abcdYe") == list("aXbcdYe")
-    assert merge("abcde", "acde", "abcdef") == list("acdef")
-    assert merge("abc", "aXc", "aXc") == list("aXc")
-    with pytest.raises(Conflict):
-        merge("abc", "aXc", "aYc")
-    assert merge("abc", "aXc", "aYc", keep_mine=True) == list("aXc")
+def test_a_cell_that_one_side_removed_and_the_other_changed_stays_and_one_that_is_merged_has_no_outputs():
+    def of_cells(*sources):
+        output = nbformat.v4.new_output("stream", text="1")
+        cells = [nbformat.v4.new_code_cell(source, id=source[0], outputs=[output]) for source in sources]
+        return notebooks.write(nbformat.v4.new_notebook(cells=cells))
+
+    mine = of_cells("a mine\n\nb", "b changed", "d mine")
+    merged, clashes = merge.merge_notebooks(of_cells("a\n\nb", "b", "c"), mine, of_cells("a\n\nnew", "c changed"))
+    outputs = {cell.source: len(cell.outputs) for cell in notebooks.read(merged).cells}
+    assert outputs == {"a mine\n\nnew": 0, "b changed": 1, "d mine": 1, "c changed": 0}
+    assert clashes == ["b"]
 
 
-def test_a_function_that_the_learner_wrote_stays_even_where_the_new_edition_has_none():
-    base = 'class A:\n    def f(self):\n        """Doc."""\n        raise NotImplementedError\n\n\nx = 1\n'
-    mine = base.replace("raise NotImplementedError", "return 7")
-    other_stub = base.replace("NotImplementedError", "NotImplementedError('do it')").replace("Doc.", "New.")
-    assert merge_module(base, mine, other_stub, ["A.f"]) == mine.replace("Doc.", "New.")
-    with pytest.raises(Conflict):
-        merge_module(base, mine, "x = 1\n", ["A.f"])
-
-
-# --- one exercise put back ---
-
-
-def test_an_exercise_is_put_back_and_the_old_text_is_kept(copy):
-    layers, given = copy / "cs231n/layers.py", (copy / "cs231n/layers.py").read_text()
-    written = in_affine_forward(given, OWN)
-    layers.write_text(written)
-    (line,) = reset(copy, EXERCISES["1.2"])
-    assert line == "cs231n/layers.py has nothing to reset"
-    (line,) = reset(copy, EXERCISES["1.1"])
-    assert "affine_forward and affine_backward as given" in line
-    assert "exercise 1.1 is open: affine_forward" in layers.read_text()
-    assert "def _packed" in layers.read_text()
-    assert (copy / "cs231n/layers.py.before-reset-1.1").read_text() == written
-    layers.write_text(written + "# again\n")
-    list(reset(copy, EXERCISES["1.1"]))
-    assert (copy / "cs231n/layers.py.before-reset-1.1").read_text() == written
-    assert (copy / "cs231n/layers.py.before-reset-1.1-2").read_text() == written + "# again\n"
-
-
-def test_a_method_and_a_function_that_is_no_python_are_put_back(copy):
-    solver = copy / "cs231n/trainer.py"
-    given = solver.read_text()
-    start = given.index("    def check_accuracy(")
-    end = given.index("\n\n", given.index("NotImplementedError", start)) + 1
-    solver.write_text(f"{given[:start]}    def check_accuracy(self, X, y:\n        return (\n\n{given[end:]}")
-    list(reset(copy, EXERCISES["1.9"]))
-    assert solver.read_text().replace("\n\n", "\n") == given.replace("\n\n", "\n")
-
-
-def test_without_the_record_nothing_is_reset(copy):
-    (copy / "grading/given.zip").unlink()
-    with pytest.raises(ValueError, match="the record of what was given"):
-        list(reset(copy, EXERCISES["1.1"]))
-
-
-# --- the commands, in the edition ---
-
-
-def test_the_command_runs_whatever_the_learners_modules_hold(copy, corrected):
-    new = corrected(**{"cs231n/utils.py": lambda text: f"{text}# new\n"})
-    (copy / "cs231n/layers.py").write_text("no Python\n")
-    command = [sys.executable, "-m", "grading.update", str(new)]
-    done = subprocess.run(
-        command, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True
-    )
-    assert (done.stdout, done.stderr) == ("replaced  cs231n/utils.py\nThis folder has the new edition.\n", "")
-
-
-def test_the_commands_say_what_they_did(copy, corrected, capsys, monkeypatch):
-    monkeypatch.setattr("grading.update.ROOT", copy)
-    monkeypatch.setattr("grading.reset.ROOT", copy)
-    update_main([str(corrected())])
-    reset_main(["1.1"])
-    assert capsys.readouterr().out == ("This folder has this edition already.\ncs231n/layers.py has nothing to reset\n")
-    for main, word, hint in ((update_main, "", "expected the zip of an edition"), (reset_main, "9.9", "one of 1.1")):
-        with pytest.raises(SystemExit):
-            main([word])
-        assert hint in capsys.readouterr().err
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"cells": 3, "nbformat": 4}', b"\xff", b'{"nbformat": 9}'])
+def test_what_is_no_notebook_is_a_value_error_and_stays_as_it_is(copy, new, content):
+    with pytest.raises(ValueError, match="expected a notebook"):
+        notebooks.read(content)
+    (copy / "notebooks" / QUESTION).write_bytes(content)
+    change(new / "notebooks" / QUESTION, "Deep nets used to be hard", "Nets used to be hard")
+    (line,) = run(copy, new)
+    assert line.startswith("kept ")
+    assert (copy / "notebooks" / QUESTION).read_bytes() == content
 
 
 @pytest.mark.parametrize(
-    ("target", "command"),
-    [("update FROM=a\\ b.zip", 'grading.update "a b.zip"'), ("reset EXERCISE=2.3", 'grading.reset "2.3"')],
+    "notebook",
+    [
+        {"nbformat": 3, "worksheets": [{"cells": [{"cell_type": "code", "input": ["1 +\n", " 1"]}]}]},
+        {"nbformat": 4, "metadata": None, "cells": [{"cell_type": "code", "source": ["1 +\r\n", " 1"], "id": 5}]},
+        {"nbformat": 4, "cells": [{"cell_type": "code", "source": "1 +\n 1", "outputs": None}]},
+    ],
 )
-def test_the_makefile_runs_the_commands(edition, target, command):
-    said = subprocess.run(["sh", "-c", f"make -n {target}"], cwd=edition, capture_output=True, text=True).stdout
-    assert command in said
+def test_a_notebook_that_lacks_fields_is_completed_the_same_way_each_time(notebook):
+    content = json.dumps(notebook).encode()
+    complete = notebooks.read(content)
+    nbformat.validate(complete)
+    assert [cell.source for cell in complete.cells] == ["1 +\n 1"]
+    assert notebooks.read(content) == notebooks.read(notebooks.write(complete)) == complete
 
 
-# --- what counts where it is handed in ---
+# --- reset ---
+
+
+def test_reset_opens_one_exercise_and_never_overwrites_what_it_keeps(copy, given):
+    file = copy / "cs231n/layers.py"
+    change(file, "import numpy as np\n", "import numpy as np\n\nHELPER = 1\n")
+    unsolved = file.read_text()
+    for number, ending in enumerate(["before-reset-1.2", "before-reset-1.2-2"]):
+        solve_relu(copy)
+        change(file, "# mine", f"# mine {number}")
+        solved = file.read_text()
+        (line,) = reset.reset(copy, EXERCISES["1.2"])
+        assert f"exercise 1.2 is open again; what you wrote is in layers.py.{ending}" in line
+        assert file.read_text() == unsolved
+        assert (copy / f"cs231n/layers.py.{ending}").read_text() == solved
+    assert list(reset.reset(copy, EXERCISES["1.2"])) == ["cs231n/layers.py: exercise 1.2 is as it was given"]
+
+
+def test_reset_finds_its_functions_in_a_file_that_does_not_run_and_restores_a_lost_one(copy):
+    file = copy / "cs231n/layers.py"
+    text = file.read_text()
+    for before, after in ("def relu_forward(x):", "def relu_forward(x:"), (merge.parts(text)["relu_forward"], ""):
+        change(file, before, after)
+        list(reset.reset(copy, EXERCISES["1.2"]))
+        assert file.read_text() == text
+
+
+def test_every_exercise_can_be_reset(copy, given):
+    """Methods too.  Each function is replaced by one with a nested function, which goes."""
+    for exercise in EXERCISES.values():
+        for function in exercise.functions:
+            module, name = function.split(".", 1)
+            text = merge.parts((copy / f"cs231n/{module}.py").read_text())[name]
+            stub = re.search(r"^( +)raise NotImplementedError\(\n(.*\n)*?\1\)\n", text, re.MULTILINE)
+            mine = f"{stub[1]}def inner():\n{stub[1]}    return 1\n\n{stub[1]}return inner()\n"
+            change(copy / f"cs231n/{module}.py", stub[0], mine)
+    for exercise in EXERCISES.values():
+        list(reset.reset(copy, exercise))
+    for file in (given / "cs231n").glob("*.py"):
+        assert (copy / "cs231n" / file.name).read_text() == file.read_text()
+
+
+def test_the_commands_work_in_a_copy_whose_modules_do_not_run(copy, new):
+    """In a new interpreter, as `make` starts them."""
+    for name in ("layers", "files"):
+        (copy / f"cs231n/{name}.py").write_text("def unfinished(:\n")
+    change(new / "README.md", "# cs231n", "# Corrected: cs231n")
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    code = f"""if True:
+        import runpy, sys
+        for module, word in ("update", {str(zipped(new))!r}), ("reset", "1.2"), ("reset", "9.9"):
+            sys.argv[1:] = [word]
+            runpy.run_module("grading." + module, run_name="__main__")
+    """
+    child = subprocess.run([sys.executable, "-c", code], cwd=copy, env=environment, capture_output=True, text=True)
+    said = "replaced  README.md\nThis copy is up to date.\ncs231n/layers.py: exercise 1.2 is open"
+    assert child.stdout.startswith(said)
+    assert child.returncode == 2
+    assert re.fullmatch(r"make reset: expected EXERCISE=, one of 1\.1, .*; got '9\.9'\n", child.stderr)
+
+
+def test_the_makefile_passes_on_what_it_is_given(given):
+    for target, name, value in ("update", "FROM", "it's a new.zip"), ("reset", "EXERCISE", "2.3"):
+        command = ["make", target, f"{name}={value}", "VENV_PYTHON=printf '%s|'", "SET_UP="]
+        said = subprocess.run(command, cwd=given, capture_output=True, text=True, check=True).stdout
+        assert said == f"-m|grading.{target}|{value}|"
 
 
 def test_given_modules_count_as_given_and_a_change_is_named(copy):
     assert edited(copy) == []
     (copy / "cs231n/arguments.py").write_text("raise SystemExit\n")
-    layers = copy / "cs231n/layers.py"
-    layers.write_text(in_affine_forward(layers.read_text(), "import cs231n.arguments\n    " + OWN))
+    solve_relu(copy)
     with Session() as session:
-        assert [r.earned for r in grade_own(EXERCISES["1.1"], session, copy)] == [1, 0]
+        assert [result.earned for result in grade_own(EXERCISES["1.2"], session, copy)] == [1, 0]
     assert edited(copy) == ["cs231n/arguments.py"]
-    assert given_files(ROOT) == {}
+    assert edited(edition.ROOT) == []

@@ -7,21 +7,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import nbformat
 
+from grading.edition import RECORD, record
 from grading.exercises import read
-from grading.given import GIVEN
 from grading.instructor import cut_code, cut_notebooks
-from grading.merge import read_notebook
+from grading.notebooks import read as read_notebook
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
     *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
-    *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules", "given", "merge", "update", "reset")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules")),
+    *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
     *(f"tests/test_{name}.py" for name in ("download", "cifar10", "shapes10")),
@@ -73,16 +73,21 @@ def _write(out, root):
     for module, text in cut_code.cut(reference, exercises.values(), given, readers).items():
         _put(out / f"cs231n/{module}.py", text)
     makefile = (root / "Makefile").read_text(encoding="utf-8")
-    _put(out / "Makefile", _makefile(makefile, (edition / "test.mk").read_text(encoding="utf-8")))
+    _put(out / "Makefile", _makefile(makefile, (edition / "targets.mk").read_text(encoding="utf-8")))
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     _put(
         out / "pyproject.toml",
         project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]'),
     )
     _tidy(out)
-    zip_folder(out, out / GIVEN)
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
+    (out / RECORD).write_bytes(record(_contents(out)))
+
+
+def _contents(folder):
+    """Name, with slashes -> bytes, of the files in a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _put(file, text):
@@ -96,14 +101,14 @@ def _code(notebooks):
     return [re.sub(r"^\s*%.*$", "", source, flags=re.MULTILINE) for source in cells]
 
 
-def _makefile(text, test):
-    """The Makefile without the instructor's targets, and with test as its target test."""
+def _makefile(text, own):
+    """The Makefile without the instructor's targets, and with the edition's own in place of its target test."""
     blocks = []
     for block in text.split("\n\n"):
         target = re.search(r"^([a-z-]+): .*##", block, re.MULTILINE)
         target = target and target[1]
         if target == "test":
-            block = test.rstrip("\n")
+            block = own.rstrip("\n")
         if target not in NOT_FOR_STUDENTS:
             blocks.append(re.sub(r"^CHECK_NOTEBOOKS = .*\n?", "", block, flags=re.MULTILINE).rstrip("\n"))
     phony = re.compile(r"^\.PHONY: help .*$", re.MULTILINE)
@@ -171,12 +176,8 @@ def leaks(out, statements):
 
 
 def zip_folder(folder, file):
-    """Write a zip of the folder, with the same bytes each time: sorted, without times, and not compressed."""
-    with zipfile.ZipFile(file, "w") as zipped:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            info = zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")  # dated 1980
-            info.external_attr, info.create_system = 0o644 << 16, 3
-            zipped.writestr(info, path.read_bytes())
+    """Write a zip of the folder, with the same bytes each time."""
+    file.write_bytes(record({f"{folder.name}/{name}": content for name, content in _contents(folder).items()}))
 
 
 def main(argv=None):

@@ -1,9 +1,0 @@
-test: $(SET_UP) ## run every test: those of the exercises fail until these are right
-	@$(VENV_PYTHON) -m pytest tests $(PARALLEL) $(TEST_ARGS)
-
-.PHONY: update reset
-update: $(SET_UP) ## apply a corrected edition, and keep what you wrote: make update FROM=new.zip
-	@$(VENV_PYTHON) -m grading.update "$(FROM)"
-
-reset: $(SET_UP) ## put an exercise back as it was given: make reset EXERCISE=2.3
-	@$(VENV_PYTHON) -m grading.reset "$(EXERCISE)"
