@@ -428,9 +428,10 @@ def test_the_commands_work_in_a_copy_whose_modules_do_not_run(copy, new):
 
 
 def test_the_makefile_passes_on_what_it_is_given(given):
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     for target, name, value in ("update", "FROM", "it's a new.zip"), ("reset", "EXERCISE", "2.3"):
         command = ["make", target, f"{name}={value}", "VENV_PYTHON=printf '%s|'", "SET_UP="]
-        said = subprocess.run(command, cwd=given, capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(command, cwd=given, env=env, capture_output=True, text=True, check=True).stdout
         assert said == f"-m|grading.{target}|{value}|"
 
 

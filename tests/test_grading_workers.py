@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -107,9 +108,10 @@ def test_a_process_whose_parent_has_ended_before_it_asks_ends_too():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_the_grader_once(number):
+def test_a_signal_stops_the_grader_once(number, request):
     cleaned = False
-    before = signal.getsignal(number)
+    before = signal.default_int_handler  # not that of nohup, which ignores SIGHUP
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, before)))
 
     def grader():
         nonlocal cleaned
