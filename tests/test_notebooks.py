@@ -35,7 +35,7 @@ def test_no_output_is_an_error_a_warning_or_a_path(notebook):
         for output in cell["outputs"]:
             assert output["output_type"] != "error"
             text = json.dumps({k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")})
-            text += "".join(output.get("text", []))
+            text = re.sub("base64,[A-Za-z0-9+/=]*", "", text) + "".join(output.get("text", []))
             assert not re.search(r"Warning|/home/|/tmp/|/Users/|/root/|site-packages", text), text
 
 
