@@ -26,8 +26,8 @@ def earned_points(root=edition.ROOT):
 
 
 def _untouched(exercise, root):
-    """Whether the functions of an exercise are all as they were given.  Where nothing was given, none is."""
-    if not (root / edition.RECORD).exists():
+    """Whether an exercise has functions, and all are as they were given.  Where nothing was given, none is."""
+    if not exercise.files or not (root / edition.RECORD).exists():
         return False
     given = edition.given(root)
     return all(
