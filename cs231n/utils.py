@@ -230,6 +230,8 @@ def _problem(f, x, u, slope, numerical, magnitude, tol, h):
             break
     if abs(left - right) < 2 * (allowed + rounding):
         return wrong
+    if np.isnan(left - right):
+        return ", and beside x no slope is the same for smaller steps: the check cannot tell; move x away"
     return (
         f", {left:.7g} on the one side of x and {right:.7g} on the other: at a kink, the check cannot tell; move x away"
     )
