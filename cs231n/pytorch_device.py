@@ -55,7 +55,7 @@ def reason(error):
 
 
 def device_name(device):
-    """The name of a CUDA device, such as NVIDIA H200; of a CPU, and the threads in use; of any other device, its type."""
+    """The name of a CUDA device, such as NVIDIA H200, or of a CPU, with its threads; of other devices, the type."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
