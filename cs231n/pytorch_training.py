@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from cs231n import pytorch_files as files
-from cs231n.files import ADVICE, write_csv
+from cs231n.files import ADVICE
 from cs231n.pytorch_data import DeviceBatches, TorchvisionBatches, normalized, resized
 from cs231n.pytorch_device import (
     autocast,
@@ -41,10 +41,10 @@ class Training:
     of the torchvision loader.  graphed: on CUDA, in a single process, repeat the step as a CUDA graph.
     Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
 
-    After each epoch `last.pt`, `log.csv` and, if the validation accuracy is the best so far, `best.pt` are replaced;
-    `resume` alone reads them.  The training loss and accuracy are means over the batches of the epoch, as the net was
-    when it saw them, and the loss is that of smoothed labels where the recipe smooths them.  The validation loss and
-    accuracy are measured after the epoch, with labels as they are.
+    After each epoch `last.pt`, `log.csv` and, if the validation accuracy is the best so far, `best.pt` are replaced, in
+    the background, from a copy of the state; `resume` alone reads them.  The training loss and accuracy are means over
+    the batches of the epoch, as the net was when it saw them, and the loss is that of smoothed labels where the recipe
+    smooths them.  The validation loss and accuracy are measured after the epoch, with labels as they are.
 
     history: the rows of the log, a dict of numbers for each complete epoch.  best, best_val_acc: the weights of the
     best epoch so far, by name, and its validation accuracy (None and -1 before the first epoch is complete).
@@ -71,6 +71,7 @@ class Training:
         self.steps = recipe.epochs * self.batches.steps
         self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate) for optimizer in self.optimizers]
         self.epoch, self.history, self.best, self.best_val_acc = 0, [], None, -1.0
+        self.writer = files.Writer()
         self.compiled, self.graphed = compiled, graphed and self.device.type == "cuda" and world_size() == 1
         if world_size() > 1:
             synchronize_batchnorm(self.model)
@@ -123,27 +124,27 @@ class Training:
         Raises FloatingPointError when the loss or a weight is no longer finite, OSError where a file cannot be written,
         ValueError where torch.compile or the recording of a CUDA graph fails.
         """
-        is_first, writer = rank() == 0, None
+        is_first, events = rank() == 0, None
         writes = is_first and self.output_dir is not None
         if writes:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            writer = files.tensorboard_writer(self.output_dir, self.epoch)
+            events = files.tensorboard_writer(self.output_dir, self.epoch)
         if self.epoch < self.recipe.epochs:
             self._warm_up()
         done, hidden = self.epoch * self.batches.steps, not (is_first and verbose)
-        with tqdm(total=self.steps, initial=done, unit="step", disable=hidden) as bar:
+        with tqdm(total=self.steps, initial=done, unit="step", disable=hidden) as bar, self.writer:
             while self.epoch < self.recipe.epochs:
                 row = self._train_epoch(bar)
                 if self.val_images is not None:
                     row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
                 is_best = self._record(row)
                 if writes:
-                    self._save(is_best, writer)
+                    self._save(is_best, events)
                 shown = {"loss": f"{row['train_loss']:.3f}"}
                 shown |= {"val": f"{row['val_acc']:.4f}"} if "val_acc" in row else {}
                 bar.set_postfix(shown, refresh=False)
-        if writer:
-            writer.close()
+        if events:
+            events.close()
         self.model.load_state_dict(self.best)
         self.average = None  # the best weights are averaged ones, and the model has them now
 
@@ -161,17 +162,15 @@ class Training:
             self.best = {name: w.clone() for name, w in self._measured_weights().items()}
         return is_best
 
-    def _save(self, is_best, writer):
-        """Write the files of an epoch, last.pt at the end: a run that is killed in between repeats the epoch."""
-        state = self.state()
-        if is_best:
-            files.save(self.output_dir / "best.pt", {name: value for name, value in state.items() if name != "resume"})
-        write_csv(self.output_dir / "log.csv", self.history)
-        files.save(self.output_dir / "last.pt", state)
-        if writer:
+    def _save(self, is_best, events):
+        """Start to write the files of an epoch, once those of the epoch before are complete."""
+        state = files.snapshot(self.state())
+        wait_for(self.device)
+        self.writer.start(files.save_epoch, self.output_dir, state, is_best)
+        if events:
             row = self.history[-1]
             for name in row.keys() - {"epoch"}:
-                writer.add_scalar(name, row[name], self.epoch)
+                events.add_scalar(name, row[name], self.epoch)
 
     def _train_epoch(self, bar):
         """Pass once over the training images.  Returns the first columns of the log's row, from epoch to train_acc.

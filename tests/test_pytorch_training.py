@@ -1,7 +1,10 @@
 """A run: what it learns, what it writes, and that it continues where it was stopped."""
 
 import os
+import threading
+import time
 from dataclasses import fields, replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -338,6 +341,7 @@ def test_without_validation_images_the_last_epoch_is_kept_and_a_run_resumes(imag
     short._warm_up()
     for _ in range(2):
         short._save(short._record(short._train_epoch(Bar())), None)
+    short.writer.wait()
     again = Training(TINY, train, None, tmp_path / "short")
     again.resume()
     again.run(verbose=False)
@@ -543,9 +547,10 @@ def test_resuming_before_the_first_epoch_is_complete_starts_with_it(images, tmp_
 def test_the_best_weights_are_those_of_this_run_whatever_happens_to_the_file(images, tmp_path):
     recipe = replace(TINY, epochs=1)
     training = Training(recipe, *images, tmp_path)
-    save = training._save
-    training._save = lambda *args: (save(*args), (tmp_path / "best.pt").write_bytes(b"another run's"))
+    save, best = training._save, tmp_path / "best.pt"
+    training._save = lambda *args: (save(*args), training.writer.wait(), best.write_bytes(b"another run's"))
     training.run(verbose=False)
+    assert best.read_bytes() == b"another run's"
     assert training.evaluate(images[1])[1] == training.best_val_acc
     assert_same(training.model.state_dict(), files.load(tmp_path / "last.pt", "cpu")["model"])
 
@@ -642,6 +647,50 @@ def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path,
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append(b.name), rename(a, b)))
     trained(replace(TINY, epochs=1), images, tmp_path)
     assert order == ["best.pt", "log.csv", "last.pt"]
+
+
+def test_training_goes_on_while_a_slow_disk_takes_its_time(images, tmp_path, monkeypatch):
+    training, steps, goes_on, rename = Training(TINY, *images, tmp_path), count(1), threading.Event(), os.replace
+
+    def slow_rename(source, target):
+        assert goes_on.wait(20), "training waits for the disk"
+        rename(source, target)
+
+    def go_on(*_):
+        if next(steps) == WARM_UP + 6:  # in the middle of the second epoch
+            assert list(tmp_path.glob("*.tmp"))
+            goes_on.set()
+
+    monkeypatch.setattr(os, "replace", slow_rename)
+    training.optimizers[0].register_step_pre_hook(go_on)
+    training.run(verbose=False)
+    assert files.load(tmp_path / "last.pt", "cpu")["progress"]["epoch"] == 3
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_file_that_cannot_be_written_ends_the_run_at_the_next_epoch_or_at_the_end(images, tmp_path, epochs):
+    training, steps = Training(replace(TINY, epochs=epochs + 1), *images, tmp_path), []
+    training.recipe = replace(TINY, epochs=epochs)  # it ends there
+    (tmp_path / "last.pt").mkdir()
+    training.optimizers[0].register_step_pre_hook(lambda *_: steps.append(1))
+    with pytest.raises(OSError, match=r"last\.pt"):
+        training.run(verbose=False)
+    assert len(steps) == WARM_UP + 4 * epochs
+
+
+def test_an_interruption_waits_for_the_files_of_the_epoch_before(images, tmp_path, monkeypatch):
+    training, rename, steps = Training(TINY, *images, tmp_path), os.replace, count(1)
+    monkeypatch.setattr(os, "replace", lambda *paths: (time.sleep(0.1), rename(*paths)))
+
+    def interrupt(*_):
+        if next(steps) == WARM_UP + 5:
+            raise KeyboardInterrupt
+
+    training.optimizers[0].register_step_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(verbose=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"best.pt", "log.csv", "last.pt"}
+    assert files.load(tmp_path / "last.pt", "cpu")["progress"]["epoch"] == 1
 
 
 def test_the_bar_counts_steps_and_continues_where_the_run_was(images, tmp_path, capsys):
