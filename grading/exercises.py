@@ -20,6 +20,7 @@ class Exercise:
     parts: dict[str, int]
     uses: list[str] = field(default_factory=list)
     after: str | None = None
+    minutes: int = 20
 
     @property
     def notebook(self):
