@@ -1,7 +1,9 @@
 """Checks of the exercise of notebook 03, dropout."""
 
 import numpy as np
+import torch
 
+from grading.checks.derivations import Graph, check_steps
 from grading.expect import expect, fitting, require, several
 
 SHAPES = [(40, 50), (6, 5, 8, 9), (3000,)]
@@ -16,6 +18,43 @@ def _forward(learner, x, **dropout_param):
 def _train(learner, x, **dropout_param):
     """out in train mode, an array of the shape and dtype of x."""
     return fitting("out", _forward(learner, x, mode="train", **dropout_param)[0], x.shape, x.dtype)
+
+
+def dropout_steps(learner):
+    function, rng = learner.derivations.dropout_steps, learner.rng
+    for shape, p in (((4, 6), 0.75), ((5, 3), 0.3)):
+        x, dout, uniform = rng.standard_normal(shape), rng.standard_normal(shape), rng.random(shape)
+        wanted = _dropout_steps(x, p, uniform, dout)
+        mask, variance = wanted["mask"], wanted["variance"]
+        mistakes = {
+            "mask": {KEEP_OR_DROP: ~mask, "the mask has the 1 / p of the next steps": mask / p},
+            "out": {
+                "what is kept is divided by p": x * mask,
+                "what is kept is divided by p, not multiplied": x * mask * p,
+            },
+            "mean": {
+                "out has the division by p already": p * x,
+                "a mean over all masks, not over those units": x.mean(),
+            },
+            "variance": {
+                "this is the variance of the coin alone": np.full(shape, p - p**2),
+                "a factor leaves a variance squared": np.abs(x) * (1 - p),
+                "this is the standard deviation, its root": np.sqrt(variance),
+                "the variance without the division by p": variance * p**2,
+            },
+            "dkept": {"out = kept / p, so its slope is 1 / p": dout, "dout is divided by p, not multiplied": dout * p},
+        }
+        check_steps(function, function(x, p, uniform, dout), wanted, mistakes, f"x {shape}, p={p}")
+
+
+def _dropout_steps(x, p, uniform, dout):
+    """The steps.  Mean and variance are those of two values, 0 and x / p."""
+    graph = Graph()
+    mask = uniform < p
+    kept = graph.add("kept", graph.leaf("x", x).mul(torch.tensor(mask)))
+    steps = graph.steps(graph.add("out", kept.div(p)), dout, "kept out dkept dx")
+    moments = {"mean": x, "variance": (1 - p) * (0 - x) ** 2 + p * (x / p - x) ** 2}
+    return {"mask": mask, "kept": steps["kept"], "out": steps["out"], **moments, **steps}
 
 
 def dropout_training(learner):
