@@ -24,7 +24,7 @@ def affine_softmax_steps(x, w, b, y):
     """
     check_floats(x=x, w=w, b=b)
     N = len(x)
-    true = np.arange(N), y  # the index of each example's true class
+    true = np.arange(len(x)), y  # the index of each example's true class
     scores = x @ w + b
     shift = scores.max(axis=1, keepdims=True)
     shifted = scores - shift
@@ -67,7 +67,7 @@ def batchnorm_steps(x, gamma, beta, eps, dout):
     std = np.sqrt(var + eps)
     inv = 1 / std
     xhat = xc * inv
-    out = gamma * xhat + beta
+    out = beta + gamma * xhat
 
     dbeta = dout.sum(axis=0)  # out = gamma * xhat + beta
     dgamma = (dout * xhat).sum(axis=0)
@@ -130,7 +130,7 @@ def layernorm_steps(x, gamma, beta, eps, dout):
     std = np.sqrt(var + eps)
     inv = 1 / std
     xhat = xc * inv
-    out = gamma * xhat + beta
+    out = beta + gamma * xhat
 
     dbeta = dout.sum(axis=0)  # out = gamma * xhat + beta: each example uses the same gamma and beta
     dgamma = (dout * xhat).sum(axis=0)
@@ -148,21 +148,19 @@ def layernorm_steps(x, gamma, beta, eps, dout):
 
 
 def dropout_steps(x, p, uniform, dout):
-    """The steps of dropout in training, and what its coins do on average: notebook 03, sections 3.1 to 3.3.
+    """The steps of dropout in training: notebook 03, section 3.1.
 
     x, dout: float, any shape.  p: the probability of keeping a unit.  uniform (the shape of x): random numbers between
-    0 and 1, of which one below p keeps its unit.  mask: True where the unit is kept.  kept: x where it is kept, else 0.
-    mean and variance: those of out over all masks, for each unit.  Returns a dict, all in the shape of x, of
-      mask (bool), kept, out, mean, variance;
+    0 and 1; a unit is kept where its number is below p.  mask is True there, and kept is x there and 0 elsewhere.
+    Returns a dict of these, all in the shape of x:
+      mask (bool), kept, out;
       dkept, dx.
     """
     check_floats(x=x, dout=dout)
     mask = uniform < p
     kept = x * mask
     out = kept / p
-    mean = x
-    variance = x**2 * (1 - p) / p
 
     dkept = dout / p  # out = kept / p
     dx = dkept * mask  # kept = x * mask; the mask is drawn, not computed, so it has no gradient
-    return {"mask": mask, "kept": kept, "out": out, "mean": mean, "variance": variance, "dkept": dkept, "dx": dx}
+    return {"mask": mask, "kept": kept, "out": out, "dkept": dkept, "dx": dx}

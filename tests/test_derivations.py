@@ -49,8 +49,8 @@ def test_the_steps_have_the_names_order_and_shapes_of_the_docstring(function):
     found = re.findall(r"(\w+)(?: \(([NDC1, ]*)\))?(?: \(bool\))?(?=[,;.])", promised.split("\n", 1)[1])
     assert [name for name, _ in found] == list(steps)
     for name, shape in found:
-        sizes = [SIZES.get(size, 1) for size in re.findall(r"\w", shape)] if name != "loss" else []
-        assert np.shape(steps[name]) == tuple(sizes or (() if name == "loss" else (6, 4))), name
+        sizes = tuple(SIZES.get(size, 1) for size in re.findall(r"\w", shape))
+        assert np.shape(steps[name]) == (sizes or (() if name == "loss" else (6, 4))), name
 
 
 @pytest.mark.parametrize("function", STEPS)
@@ -105,14 +105,6 @@ def test_dropout_agrees_with_the_layer():
     given = arguments(dropout_steps)
     out, cache = dropout_forward(given["x"], {"mode": "train", "p": P, "seed": 3})
     agree(dropout_steps(**given), out=out, dx=dropout_backward(given["dout"], cache))
-
-
-def test_the_mean_and_the_variance_of_dropout_are_those_of_many_draws():
-    given, draws = arguments(dropout_steps), np.random.default_rng(0).random((20000, 6, 4))
-    outs = np.array([dropout_steps(**{**given, "uniform": uniform})["out"] for uniform in draws])
-    steps = dropout_steps(**given)
-    assert np.allclose(outs.mean(axis=0), steps["mean"], atol=0.06)
-    assert np.allclose(outs.var(axis=0), steps["variance"], rtol=0.1)
 
 
 def agree(steps, **wanted):

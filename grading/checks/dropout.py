@@ -24,37 +24,17 @@ def dropout_steps(learner):
     function, rng = learner.derivations.dropout_steps, learner.rng
     for shape, p in (((4, 6), 0.75), ((5, 3), 0.3)):
         x, dout, uniform = rng.standard_normal(shape), rng.standard_normal(shape), rng.random(shape)
-        wanted = _dropout_steps(x, p, uniform, dout)
-        mask, variance = wanted["mask"], wanted["variance"]
+        uniform.flat[0] = p  # which is not below p
+        graph, mask = Graph(), uniform < p
+        kept = graph.add("kept", graph.leaf("x", x).mul(torch.tensor(mask)))
+        wanted = {"mask": mask, **graph.steps(graph.add("out", kept.div(p)), dout, "kept out dkept dx")}
         mistakes = {
-            "mask": {KEEP_OR_DROP: ~mask, "the mask has the 1 / p of the next steps": mask / p},
-            "out": {
-                "what is kept is divided by p": x * mask,
-                "what is kept is divided by p, not multiplied": x * mask * p,
-            },
-            "mean": {
-                "out has the division by p already": p * x,
-                "a mean over all masks, not over those units": x.mean(),
-            },
-            "variance": {
-                "this is the variance of the coin alone": np.full(shape, p - p**2),
-                "a factor leaves a variance squared": np.abs(x) * (1 - p),
-                "this is the standard deviation, its root": np.sqrt(variance),
-                "the variance without the division by p": variance * p**2,
-            },
+            "mask": {KEEP_OR_DROP: ~mask},
+            "out": {"what is kept is divided by p": wanted["kept"], "it is divided by p, not multiplied": p * x * mask},
             "dkept": {"out = kept / p, so its slope is 1 / p": dout, "dout is divided by p, not multiplied": dout * p},
+            "dx": {"a unit that was left out gets no gradient": wanted["dkept"]},
         }
         check_steps(function, function(x, p, uniform, dout), wanted, mistakes, f"x {shape}, p={p}")
-
-
-def _dropout_steps(x, p, uniform, dout):
-    """The steps.  Mean and variance are those of two values, 0 and x / p."""
-    graph = Graph()
-    mask = uniform < p
-    kept = graph.add("kept", graph.leaf("x", x).mul(torch.tensor(mask)))
-    steps = graph.steps(graph.add("out", kept.div(p)), dout, "kept out dkept dx")
-    moments = {"mean": x, "variance": (1 - p) * (0 - x) ** 2 + p * (x / p - x) ** 2}
-    return {"mask": mask, "kept": steps["kept"], "out": steps["out"], **moments, **steps}
 
 
 def dropout_training(learner):
