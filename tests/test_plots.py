@@ -162,7 +162,8 @@ def test_a_graph_has_a_box_for_each_node_and_an_arrow_from_one_to_the_other():
     texts = [text for text in ax.texts if text.get_text()]
     assert [text.get_text() for text in texts] == ["$\\bf{x}$", "$\\bf{out}$\n2 x", "slope"]
     (arrow,) = [text.arrow_patch for text in ax.texts if getattr(text, "arrow_patch", None)]
-    assert arrow.patchA is texts[0].get_bbox_patch() and arrow.patchB is texts[1].get_bbox_patch()
+    assert arrow.patchA is texts[0].get_bbox_patch()
+    assert arrow.patchB is texts[1].get_bbox_patch()
 
 
 def test_sizes_by_layer_draws_the_first_layer_at_the_top_and_each_peak_at_its_size():
@@ -183,9 +184,9 @@ def test_marked_cells_are_shaded_and_the_chosen_one_is_darker():
 
 
 def test_an_image_table_labels_rows_and_columns():
-    rows = {"bright": np.full((2, 3, 4, 4), 300.0), "dark": np.zeros((2, 3, 4, 4))}
+    rows = {"bright": np.stack([np.full((3, 4, 4), value) for value in (300.0, 90.0)]), "dark": np.zeros((2, 3, 4, 4))}
     fig = plots.image_table(rows, ["a", "b"], STAND_IN)
     assert title(fig) == NOTE
     assert [ax.get_title() for ax in fig.axes] == ["a", "b", "", ""]
     assert [fig.axes[i].get_ylabel() for i in (0, 2)] == ["bright", "dark"]
-    assert [ax.images[0].get_array().max() for ax in fig.axes] == [255, 255, 0, 0]
+    assert [ax.images[0].get_array().max() for ax in fig.axes] == [255, 90, 0, 0]
