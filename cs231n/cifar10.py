@@ -79,13 +79,13 @@ class DamagedArchive(ValueError):
 
 
 def data_dir():
-    """The folder that downloaded data goes into.
+    """The folder that downloaded data goes into: CS231N_DATA_DIR if that is set, otherwise `project_data_dir()`."""
+    given = os.environ.get("CS231N_DATA_DIR")
+    return _first_meant(given) if given else project_data_dir()
 
-    It is CS231N_DATA_DIR if that is set, data/ of the project that this module is part of, or, where the package is
-    installed without its project, .cache/cs231n in the user's home.
-    """
-    if given := os.environ.get("CS231N_DATA_DIR"):
-        return _first_meant(given)
+
+def project_data_dir():
+    """data/ of the project that this module is part of; .cache/cs231n in the user's home where it has no project."""
     project = Path(__file__).resolve().parents[1]
     return project / "data" if (project / "pyproject.toml").is_file() else _absolute("~/.cache/cs231n")
 

@@ -18,7 +18,15 @@ from grading.notebooks import read as read_notebook
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
-    *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
+    *(
+        "LICENSE",
+        "constraints.txt",
+        "environment.yml",
+        "conftest.py",
+        ".gitignore",
+        "data/README.md",
+        "notebooks/nbval.cfg",
+    ),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
     *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
