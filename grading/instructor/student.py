@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 COPIED = (
     *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
-    *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "hand_ins", "magic", "rules")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
