@@ -34,14 +34,17 @@ class HandIn:
 def read(path):
     """The bytes of a file; None where there is none.  Raises `Wrong` for a link, a device, or too large a file."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Wrong(f"{path.name} cannot be read: expected a file, and no link ({error.strerror})") from error
-    with os.fdopen(file, "rb") as opened:
-        require(stat.S_ISREG(os.fstat(file).st_mode), f"{path.name}: expected a file")
-        content = opened.read(LARGEST + 1)
+        raise Wrong(f"{path.name}: expected a file that can be read, and no link ({error.strerror})") from error
+    try:
+        require(stat.S_ISREG(os.fstat(number).st_mode), f"{path.name}: expected a file")
+        with open(number, "rb", closefd=False) as file:
+            content = file.read(LARGEST + 1)
+    finally:
+        os.close(number)
     require(len(content) <= LARGEST, f"{path.name} has more than {LARGEST >> 20} MiB")
     return content
 

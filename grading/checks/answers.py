@@ -109,4 +109,4 @@ def _off(value, right):
         return "expected a number above 0"
     factor = max(value / right, right / value)
     by = f"by a factor of {factor:.3g}" if factor > 1.01 else "by less than 1 %"
-    return f"too {'large' if value > right else 'small'}, {by}"
+    return f"too {'large' if value > right else 'small'} {by}"
