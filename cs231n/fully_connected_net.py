@@ -1,11 +1,12 @@
 """Fully connected nets of any depth."""
 
+import numbers
 from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 
-from cs231n.arguments import check_count
+from cs231n.arguments import check_count, check_seed
 from cs231n.dropout import dropout_backward, dropout_forward
 from cs231n.layer_utils import (
     affine_bn_relu_backward,
@@ -58,11 +59,11 @@ class FullyConnectedNet(SoftmaxNet):
         if use_batchnorm and normalization not in (None, "batchnorm"):
             raise ValueError(f"use_batchnorm=True contradicts normalization={normalization!r}; give one of the two")
         normalization = "batchnorm" if use_batchnorm else normalization
-        if normalization not in HIDDEN_LAYERS:
+        if normalization not in tuple(HIDDEN_LAYERS):  # a list cannot be looked up in a dict
             choices = ", ".join(map(repr, HIDDEN_LAYERS))
             raise ValueError(f"normalization: wanted one of {choices}, got {normalization!r}")
-        if dropout is not None and not 0 < dropout <= 1:
-            raise ValueError(f"dropout: wanted the probability of KEEPING a unit, 0 < p <= 1, or None, got {dropout}")
+        if not (dropout is None or (isinstance(dropout, numbers.Real) and 0 < dropout <= 1)):
+            raise ValueError(f"dropout: wanted the probability of KEEPING a unit, 0 < p <= 1, or None, got {dropout!r}")
         super().__init__(reg, weight_scale, dtype)
         if not isinstance(hidden_dims, Iterable):
             raise ValueError(f"hidden_dims: wanted a list of widths, got {hidden_dims!r}")
@@ -75,7 +76,7 @@ class FullyConnectedNet(SoftmaxNet):
         self.normalization = normalization
         self.num_layers = len(dims) - 1
         self.dropout_param = {"p": 1.0 if dropout is None else float(dropout), "seed": seed}
-        rng = np.random.default_rng(seed)
+        rng = check_seed("seed", seed)
         for i, shape in enumerate(pairwise(dims), start=1):
             W = weight_scale * rng.standard_normal(shape)
             self._add_layer(i, W, normalization if i < self.num_layers else None)

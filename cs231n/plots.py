@@ -5,6 +5,7 @@ dashes.  A figure whose data is the stand-in, and not CIFAR-10, says so above it
 Source of the colours: Okabe and Ito, Color universal design, 2008.
 """
 
+import html
 import math
 from itertools import cycle
 
@@ -54,14 +55,75 @@ def curves(ax, lines, x=None, xlabel=None, ylabel=None, title=None, legend=True)
 def band(ax, runs, x=None, xlabel=None, ylabel=None, title=None, legend=True):
     """Like `curves`, for repeated runs: draw their mean, in a band of one standard deviation to either side.
 
-    runs: a dict from label to values (number of runs, T).  The standard deviation is over n, not n - 1.  Returns ax.
+    runs: a dict from label to values (n, T) of n runs.  The standard deviation is over n, not n - 1.  Returns ax.
+    Raises ValueError for values of another shape.
     """
+    runs = {label: _of_runs("runs", label, values, 2) for label, values in runs.items()}
     for values, color in zip(runs.values(), cycle(COLORS), strict=False):
         mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
         steps = np.arange(len(mean)) if x is None else x
         ax.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
     means = {label: np.mean(values, axis=0) for label, values in runs.items()}
     return curves(ax, means, x, xlabel, ylabel, title, legend)
+
+
+def dots(ax, results, ylabel=None, title=None):
+    """Draw a dot for each repeated run, and a bar at their mean, in one column for each label; return ax.
+
+    results: a dict from label to the values (n,) of n runs, such as `experiments.over_seeds` returns.  ylabel, title:
+    of ax.  The dots of a column are spread sideways, in their order, so that equal values stay visible.
+    Raises ValueError for values of another shape.
+    """
+    for column, ((label, values), color) in enumerate(zip(results.items(), cycle(COLORS), strict=False)):
+        values = _of_runs("results", label, values, 1)
+        spread = 0.12 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.plot(column + spread, values, "o", color=color, alpha=0.7, markersize=5)
+        ax.hlines(values.mean(), column - 0.3, column + 0.3, color=color, linewidth=2.5)
+    ax.set_xticks(range(len(results)), results)
+    ax.set(xlim=(-0.6, len(results) - 0.4), ylabel=ylabel, title=title)
+    ax.grid(axis="y", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _of_runs(name, label, values, ndim):
+    """The values of n repeated runs as an array of ndim dimensions; raises ValueError, naming it, for any other."""
+    values = np.asarray(values, float)
+    if values.ndim != ndim or not len(values):
+        wanted = {1: "(n,)", 2: "(n, T)"}[ndim]
+        raise ValueError(f"{name}: wanted values of shape {wanted}, one run at least, got {values.shape} for {label!r}")
+    return values
+
+
+def show(alt):
+    """Show the current figure with a text for those who cannot see it, and close it.
+
+    alt: says what the figure shows, and what is to be seen there.  In a notebook it becomes the alternative text of the
+    picture, in JupyterLab and in the HTML of nbconvert.  Elsewhere this is `plt.show()`.
+    Raises ValueError for an alt without text.
+    """
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError(f"alt: wanted a text that says what the figure shows, got {alt!r}")
+    if "inline" in plt.get_backend():
+        _display(plt.gcf(), " ".join(alt.split()))
+    else:
+        plt.show()
+    plt.close()
+
+
+def _display(fig, alt):
+    """Publish a figure as the output of a notebook's cell.
+
+    nbconvert takes the text of a PNG from its metadata.  JupyterLab, 4.6, does not: it shows the HTML.
+    """
+    from IPython.core.pylabtools import print_figure  # here: only a notebook has it
+    from IPython.display import display  # here: likewise
+
+    png = print_figure(fig, base64=True)
+    shown = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'
+    display(
+        {"image/png": png, "text/html": shown, "text/plain": repr(fig)}, metadata={"image/png": {"alt": alt}}, raw=True
+    )
 
 
 def training(solvers, data, title=None):

@@ -140,6 +140,41 @@ def test_a_band_is_the_mean_and_one_standard_deviation():
     assert {tuple(point) for point in path.vertices.tolist()} >= {(0, 1), (0, 3), (1, 2)}
 
 
+def test_dots_are_all_values_and_the_bar_is_their_mean():
+    _, ax = plots.figure()
+    assert plots.dots(ax, {"sgd": [1.0, 1.0, 4.0], "adam": np.array([5])}, ylabel="loss", title="t") is ax
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1, 1, 4], [5]]
+    assert len(set(ax.lines[0].get_xdata())) == 3  # equal values do not hide each other
+    bars = [bar.get_segments()[0] for bar in ax.collections]
+    assert [set(bar[:, 1]) for bar in bars] == [{2.0}, {5.0}]
+    assert [bar[:, 0].mean() for bar in bars] == [0, 1]
+    assert [line.get_color() for line in ax.lines] == list(plots.COLORS[:2])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["sgd", "adam"]
+    assert (ax.get_ylabel(), ax.get_title()) == ("loss", "t")
+
+
+@pytest.mark.parametrize(("draw", "shape"), [(plots.dots, (2, 3)), (plots.dots, (0,)), (plots.band, (3,))])
+def test_values_of_another_shape_are_named(draw, shape):
+    _, ax = plots.figure()
+    with pytest.raises(ValueError, match=r"wanted values of shape \(n.*, got .* for 'adam'$"):
+        draw(ax, {"adam": np.zeros(shape)})
+
+
+@pytest.mark.parametrize("alt", ["", " \n", None])
+def test_a_figure_without_an_alternative_text_is_not_shown(alt):
+    plots.figure()
+    with pytest.raises(ValueError, match=r"^alt: wanted a text that says what the figure shows"):
+        plots.show(alt)
+
+
+def test_outside_of_a_notebook_show_is_that_of_pyplot(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.get_fignums()))
+    plots.figure()
+    plots.show("a figure")
+    assert (shown, plt.get_fignums()) == ([[1]], [])
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, True])
 def test_a_count_that_cannot_be_is_named(count):
     pictures = np.zeros((2, 3, 4, 4))
