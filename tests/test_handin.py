@@ -1,11 +1,14 @@
 """What is written to be handed in: a net that takes pixels, an interval, an ablation."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cs231n import FullyConnectedNet, handin, shapes10
+from cs231n import FullyConnectedNet, Solver, handin, plots, shapes10
+from cs231n.experiments import over_seeds
 
 
 def test_the_data_is_the_beginning_of_the_stand_ins_training_split():
@@ -85,3 +88,33 @@ def test_an_ablation_with_an_unknown_label_or_conclusion_is_not_saved(tmp_path, 
     with pytest.raises(ValueError, match=r"(results|conclusion): wanted"):
         handin.save_ablation({"a": [1], "b": [1], "c": [1]}, **WORDS, **given, path=tmp_path / "a.json")
     assert not list(tmp_path.iterdir())
+
+
+# --- the notebooks' briefs ---
+
+
+def brief(notebook, cell):
+    """The code in a Markdown cell of a notebook."""
+    cells = json.loads((Path(__file__).parents[1] / f"notebooks/{notebook}.ipynb").read_text())["cells"]
+    (source,) = ("".join(found["source"]) for found in cells if found["id"] == cell)
+    return re.search(r"```python\n(.*?)```", source, re.DOTALL)[1]
+
+
+def test_the_code_that_saves_a_net_runs(tmp_path, monkeypatch):
+    few, save = handin.shapes10_data, handin.save_net
+    monkeypatch.setattr(handin, "shapes10_data", lambda n: few(n // 100, 50))
+    monkeypatch.setattr(handin, "save_net", lambda *args: save(*args, path=tmp_path / "net.npz"))
+    exec(
+        brief("01_fully_connected_nets", "good-net"),
+        {"handin": handin, "FullyConnectedNet": FullyConnectedNet, "Solver": Solver},
+    )
+    with np.load(tmp_path / "net.npz", allow_pickle=False) as saved:
+        assert {name: array.shape for name, array in saved.items()} == {"W1": (3072, 10), "b1": (10,)}
+
+
+def test_the_code_that_saves_an_ablation_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(handin, "ABLATION", tmp_path / "a.json")
+    code = brief("03_dropout", "ablation").replace("return ...", "return np.random.default_rng(seed).random()")
+    code = code.replace('conclusion="..."', 'conclusion="better", path=handin.ABLATION')
+    exec(code, {"handin": handin, "over_seeds": over_seeds, "plots": plots, "np": np})
+    assert len(json.loads((tmp_path / "a.json").read_text())["numbers"]["control"]) == 5
