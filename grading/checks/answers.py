@@ -38,7 +38,7 @@ def numbers_of_training(learner):
         "two standard errors, not one": images / 4,
         "two standard errors, and the variances of both nets": images / 8,
     }
-    _check(learner, "images_to_tell_two_nets_apart", [images], [mistakes])
+    _check(learner, "images_to_tell_two_nets_apart", [images], [mistakes], EXACT)
 
 
 def batchnorm_numbers(learner):
@@ -74,7 +74,7 @@ def dropout_numbers(learner):
         "Var[y] = x^2 (1 - p) / p": 0.75 * 0.25 / 0.01**2,
         "p is the probability of keeping a unit": 0.25 / 0.75 / 0.01**2,
     }
-    _check(learner, "draws_for_a_standard_error", [one / 0.01**2], [mistakes])
+    _check(learner, "draws_for_a_standard_error", [one / 0.01**2], [mistakes], EXACT)
 
     x = np.linspace(-12, 12, 24_001)
     density, relu = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi), np.maximum(x, 0)
