@@ -29,7 +29,7 @@ COPIED = (
         "notebooks/nbval.cfg",
     ),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
-    *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "progress", "rules")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "hand_ins", "magic", "progress", "rules")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
