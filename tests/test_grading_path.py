@@ -18,6 +18,7 @@ from grading.instructor import cut_code, student
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
 REFERENCE = cut_code.modules(ROOT)
+HIDDEN = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text())["docstrings"]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,11 @@ def put_back(tree, solved):
     notebooks = [nbformat.read(file, 4) for file in sorted((tree / "notebooks").glob("*.ipynb"))]
     code = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
     readers = [source for source in code if not source.startswith("%")]
-    for module, text in cut_code.cut(REFERENCE, others, GIVEN, readers, solved).items():
+    for module, text in cut_code.cut(REFERENCE, others, GIVEN, readers, solved, HIDDEN).items():
         (tree / "cs231n" / f"{module}.py").write_text(text)
+    for exercise in solved:
+        if exercise.hand_in:
+            shutil.copy(ROOT / exercise.hand_in, tree)
 
 
 def change(file, old, new):
@@ -62,7 +66,7 @@ def view(tree):
 
 def test_each_exercise_has_an_estimate_of_its_minutes():
     entries = tomllib.loads(FILE.read_text())["exercise"]
-    assert {entry["id"]: entry.get("minutes") for entry in entries if entry.get("minutes") not in range(5, 41)} == {}
+    assert {entry["id"]: entry.get("minutes") for entry in entries if entry.get("minutes") not in range(5, 61)} == {}
 
 
 def test_the_magic_in_a_new_edition_counts_nothing_and_names_the_first_exercise(copy):
@@ -96,6 +100,15 @@ def test_what_is_next_is_the_first_exercise_without_all_its_points(copy):
     assert f"next: exercise 1.3, {EXERCISES['1.3'].title}: 0 of " in text
     assert f"notebook 01, section 1.3; about {EXERCISES['1.3'].minutes} minutes" in text
     assert re.search(r"^in all +5 of 100 +2 of ", text, re.MULTILINE)
+
+
+def test_a_file_to_hand_in_is_graded_once_it_is_there(copy, monkeypatch):
+    graded = []
+    monkeypatch.setattr(progress, "grade_own", lambda exercise, *_: graded.append(exercise.id) or [])
+    progress.earned_points(copy)
+    (copy / EXERCISES["1.15"].hand_in).write_bytes(b"")
+    progress.earned_points(copy)
+    assert graded == ["1.15"]
 
 
 def test_code_above_an_error_that_is_left_in_place_counts(copy):
