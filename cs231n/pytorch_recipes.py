@@ -275,6 +275,15 @@ PRESETS = {
         "94": {},
         "95": {"epochs": 14, "widths": (96, 256, 384), "blocks": (1,), "pad": 3, "cutout": 6},
         "96": {"epochs": 36, "widths": (128, 384, 512), "blocks": (1,), "pad": 4, "cutout": 12, "muon_lr": 0.16},
+        "cpu": {
+            "epochs": 24,
+            "batch_size": 500,
+            "widths": (32, 128, 128),
+            "blocks": (1,),
+            "cutout": 6,
+            "lr": 0.75,
+            "muon_lr": 0.12,
+        },
         "tiny": {"epochs": 2, "batch_size": 100, "widths": (8, 16), "train_images": 2000},
     },
 }

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = tuple("abcdefghij")
 SMALL = ["--epochs=1", "--batch-size=16", "--widths=4", "--blocks=1", "--train-images=48", "--device=cpu"]
 DRAW_CURVES = files.draw_curves
-WRITTEN = {"best.pt", "last.pt", "log.csv", "configuration.json", "result.json", "curves.png", ".lock"}
+WRITTEN = {"best.pt", "last.pt", "half.pt", "log.csv", "configuration.json", "result.json", "curves.png", ".lock"}
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "one_torch_thread")
 
@@ -223,7 +223,7 @@ def test_an_earlier_run_is_kept_unless_overwrite_is_given(tmp_path, caplog):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert main(in_folder(tmp_path, "--seed=1")) == 1
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path} has best.pt, last.pt, log.csv, curves.png, result.json of an earlier run: "
+        f"{tmp_path} has best.pt, last.pt, half.pt, log.csv, curves.png, result.json of an earlier run: "
         f"use --resume to continue it, --overwrite to start over, or another --output-dir"
     ]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

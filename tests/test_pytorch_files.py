@@ -17,6 +17,7 @@ import torch
 
 from cs231n import pytorch_files as files
 from cs231n.files import write_checked_zip
+from cs231n.pytorch_device import device_name
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -218,7 +219,7 @@ def test_the_versions_are_those_of_this_environment_as_plain_strings():
     versions = files.versions(torch.device("cpu"))
     assert versions["python"] == platform.python_version()
     assert (versions["torch"], type(versions["torch"])) == (torch.__version__, str)
-    assert (versions["device"], versions["cuda"]) == ("cpu", torch.version.cuda)
+    assert (versions["device"], versions["cuda"]) == (device_name(torch.device("cpu")), torch.version.cuda)
     assert versions["torchvision"].count(".") == 2
 
 
