@@ -65,12 +65,14 @@ def assert_same(a, b, where="state"):
 
 def assert_same_end(folder, other):
     """The last checkpoints are the same, but for the time they took."""
-    states = [files.load(f / "last.pt", "cpu") for f in (folder, other)]
-    for state in states:
-        del state["progress"]["training_seconds"]
-        state["resume"]["history"] = without_times(state["resume"]["history"])
-    assert_same(*states)
+    assert_same(*(without_times_in(files.load(f / "last.pt", "cpu")) for f in (folder, other)))
     assert_same(*(without_times(read_csv(f / "log.csv")) for f in (folder, other)))
+
+
+def without_times_in(state):
+    del state["progress"]["training_seconds"]
+    state["resume"]["history"] = without_times(state["resume"]["history"])
+    return state
 
 
 def without_times(rows):
@@ -653,22 +655,31 @@ def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path,
     assert order == ["best.pt", "log.csv", "last.pt"]
 
 
-def test_training_goes_on_while_a_slow_disk_takes_its_time(images, tmp_path, monkeypatch):
-    training, steps, goes_on, rename = Training(TINY, *images, tmp_path), count(1), threading.Event(), os.replace
+def test_training_goes_on_while_a_slow_disk_takes_its_time_and_the_files_are_those_without_it(
+    images, tmp_path, monkeypatch
+):
+    steps, goes_on, save = count(1), threading.Event(), files.save
+    kept = {"at once": [], "slow": []}
 
-    def slow_rename(source, target):
-        assert goes_on.wait(20), "training waits for the disk"
-        rename(source, target)
+    def slow_save(path, state):
+        name = path.parent.name
+        assert name == "at once" or goes_on.wait(20), "training waits for the disk"
+        save(path, state)
+        if path.name == "last.pt":
+            kept[name].append(without_times_in(files.load(path, "cpu")))
 
     def go_on(*_):
         if next(steps) == WARM_UP + 6:  # in the middle of the second epoch
-            assert list(tmp_path.glob("*.tmp"))
             goes_on.set()
 
-    monkeypatch.setattr(os, "replace", slow_rename)
-    training.optimizers[0].register_step_pre_hook(go_on)
-    training.run(verbose=False)
-    assert files.load(tmp_path / "last.pt", "cpu")["progress"]["epoch"] == 3
+    monkeypatch.setattr(files, "save", slow_save)
+    at_once, slow = (Training(TINY_SPEEDRUN, *images, tmp_path / name) for name in kept)
+    at_once.writer.start = lambda write, *args: write(*args)
+    slow.optimizers[0].register_step_pre_hook(go_on)
+    for training in (at_once, slow):
+        training.run(verbose=False)
+    assert [state["progress"]["epoch"] for state in kept["slow"]] == [1, 2, 3]
+    assert_same(*kept.values())
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
