@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from grading.checks.common import TOLERANCE, check_without_dx, draw, draw_tensor, forward
+from grading.checks.derivations import STEP_ROWS, check_norm_steps, check_steps, draw_rows
 from grading.checks.nets import check_grads_of_net, draw_net, leaves, torch_net
 from grading.checks.norms import (
     BATCHES,
@@ -123,12 +124,64 @@ def batchnorm_test(learner):
             expect(f"bn_param[{name!r}] after a batch in test mode", _left(bn_param, name), bn_param[name])
 
 
+def batchnorm_steps(learner):
+    check_norm_steps(learner.derivations.batchnorm_steps, learner.rng, lambda a: a.mean(0))
+
+
 def batchnorm_graph(learner):
     _check_batch_grads(learner, "batchnorm_backward")
 
 
 def batchnorm_graph_test_mode(learner):
     _check_batch_grads(learner, "batchnorm_backward", test=True)
+
+
+def closed_form_steps(learner):
+    function = learner.derivations.batchnorm_closed_form_steps
+    for shape, eps in STEP_ROWS:
+        x, gamma, _, dout = draw_rows(learner.rng, shape)
+        wanted = _closed_form_steps(x, gamma, eps, dout)
+        mistakes = {
+            "dxc_dx": {"mu depends on x_n too, with the slope 1 / N": np.eye(len(x))},
+            "dxhat_dx": {
+                "the quotient has a second term: std depends on x_n too": wanted["dxc_dx"][:, :, None] / wanted["std"],
+                "m and n are swapped": wanted["dxhat_dx"].swapaxes(0, 1),
+            },
+        }
+        check_steps(function, function(x, gamma, eps, dout), wanted, mistakes, f"x {shape}, eps={eps}")
+
+
+def _closed_form_steps(x, gamma, eps, dout):
+    """The steps by PyTorch.  A slope is the part of a Jacobian that is within a column."""
+    x, gamma, dout = map(torch.tensor, (x, gamma, dout))
+
+    def slope(function, indices):
+        return np.einsum(indices, torch.autograd.functional.jacobian(function, x).numpy())
+
+    def centred(x):
+        return x - x.mean(0)
+
+    def var(x):
+        return x.var(0, correction=0)
+
+    def std(x):
+        return (var(x) + eps).sqrt()
+
+    def xhat(x):
+        return torch.batch_norm(x, None, None, None, None, True, 0.0, eps, False)
+
+    dxhat = gamma.mul(dout)
+    _, dx = torch.autograd.functional.vjp(xhat, x, dxhat)
+    forward = {"xc": centred(x), "std": std(x), "xhat": xhat(x)}
+    slopes = {
+        "dxc_dx": slope(centred, "mdnd->mnd")[:, :, 0],
+        "dvar_dx": slope(var, "dnd->nd"),
+        "dstd_dx": slope(std, "dnd->nd"),
+        "dxhat_dx": slope(xhat, "mdnd->mnd"),
+    }
+    means = {"mean_dxhat": dxhat.mean(0), "mean_dxhat_xhat": dxhat.mul(xhat(x)).mean(0)}
+    steps = forward | slopes | {"dxhat": dxhat} | means | {"dx": dx}
+    return {name: np.asarray(step) for name, step in steps.items()}
 
 
 def batchnorm_closed_form(learner):

@@ -1,8 +1,10 @@
 """Checks of exercises 3.1 and 3.2: dropout, and dropout in the fully connected net."""
 
 import numpy as np
+import torch
 
 from grading.checks.common import forward
+from grading.checks.derivations import Graph, check_steps
 from grading.expect import expect, fitting, require, several
 
 SHAPES = [(40, 50), (6, 5, 8, 9), (3000,)]
@@ -17,6 +19,23 @@ def _forward(learner, x, **dropout_param):
 def _train(learner, x, **dropout_param):
     """out in train mode, an array of the shape and dtype of x."""
     return fitting("out", _forward(learner, x, mode="train", **dropout_param)[0], x.shape, x.dtype)
+
+
+def dropout_steps(learner):
+    function, rng = learner.derivations.dropout_steps, learner.rng
+    for shape, p in (((4, 6), 0.75), ((5, 3), 0.3)):
+        x, dout, uniform = rng.standard_normal(shape), rng.standard_normal(shape), rng.random(shape)
+        uniform.flat[0] = p  # which is not below p
+        graph, mask = Graph(), uniform < p
+        kept = graph.add("kept", graph.leaf("x", x).mul(torch.tensor(mask)))
+        wanted = {"mask": mask, **graph.steps(graph.add("out", kept.div(p)), dout, "kept out dkept dx")}
+        mistakes = {
+            "mask": {KEEP_OR_DROP: ~mask},
+            "out": {"what is kept is divided by p": wanted["kept"], "it is divided by p, not multiplied": p * x * mask},
+            "dkept": {"out = kept / p, so its slope is 1 / p": dout, "dout is divided by p, not multiplied": dout * p},
+            "dx": {"a unit that was left out gets no gradient": wanted["dkept"]},
+        }
+        check_steps(function, function(x, p, uniform, dout), wanted, mistakes, f"x {shape}, p={p}")
 
 
 def dropout_training(learner):
