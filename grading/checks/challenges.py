@@ -95,17 +95,9 @@ def _trouble(losses):
 def good_net(hand_in):
     """One point for a net that a first attempt reaches, and two for a good one.
 
-    Measured on 9,999 new pictures, mean and standard deviation of three seeds, for nets trained by Adam in batches of
-    100; r is the learning rate, which is multiplied by d after each epoch.
-
-        untrained                                                               10.6 %  0.8
-        linear (hidden_dims=[]),       39,000 pictures, 5 epochs, r 1e-4, d 0.8   28.6 %  0.6
-        [100, 100], as FullyConnectedNet() is, 19,000, 5 epochs, r 1e-3, d 1      46.8 %  1.0
-        [100, 100],                    19,000,          5 epochs, r 3e-4, d 1     48.5 %  1.3
-        [64],                          19,000,          8 epochs, r 5e-4, d 0.8   53.8 %  0.4
-        [64],                          39,000,          8 epochs, r 5e-4, d 0.8   60.7 %  1.4
-
-    On 5,000 pictures, chance alone moves an accuracy near one half by 0.7 percentage points (its standard error).
+    Measured on 9,999 new pictures, means of three seeds: untrained 11 %, linear 28 %, two hidden layers of 100 units at
+    common settings 47 to 49 %, a single hidden layer at chosen settings 54 to 61 %.  On 5,000 pictures, the standard
+    error of an accuracy near one half is 0.7 percentage points.
     """
     layers = _layers(hand_ins.arrays(hand_in.content))
     images, y = shapes10.draw(PICTURES, int(hand_in.rng.integers(1 << 62)))
