@@ -52,7 +52,8 @@ def make_ablation(path=handin.ABLATION):
     handin.save_ablation(
         results,
         question="Does dropout raise the accuracy of a net that is trained on few pictures?",
-        setting=f"FullyConnectedNet([100]) on {SMALL} pictures of Shapes10, {LONG} epochs of Adam; best accuracy on 1,000",
+        setting=f"FullyConnectedNet([100]) on {SMALL} pictures of Shapes10, {LONG} epochs of Adam; best accuracy on "
+        "1,000",
         change="dropout=0.5 in place of None; nothing else differs",
         baseline=plain,
         changed=dropout,
