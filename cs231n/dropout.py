@@ -15,7 +15,7 @@ def dropout_forward(x, dropout_param):
       mode: "train" drops units; "test" returns x unchanged.
       p: the probability of KEEPING a unit, 0 < p <= 1.
       rng: the `numpy.random.Generator` that draws the mask; or
-      seed: an int that fixes the mask, the same at every call, as a gradient check needs.
+      seed: an int, or a list of ints, that fixes the mask: the same at every call, as a gradient check needs.
       Without rng and seed, each call draws a new mask.
     Returns out (the shape and dtype of x) and the cache for `dropout_backward`.
     Raises ValueError if x is not float, or dropout_param has another key, mode or p.

@@ -5,14 +5,16 @@ import io
 import logging
 import math
 import platform
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from copy import copy
 from importlib import metadata
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
-from cs231n.files import ADVICE, read_checked_zip, write_bytes, write_checked_zip
+from cs231n.files import ADVICE, read_checked_zip, write_bytes, write_checked_zip, write_csv
 from cs231n.pytorch_device import device_name, reason
 
 logger = logging.getLogger(__name__)
@@ -104,6 +106,81 @@ def interpreted(path):
             raise
         found = f"{type(error).__name__}: {reason(error)}"
         raise ValueError(f"{path} does not hold what this version needs ({found}); {ADVICE}") from error
+
+
+# Writing while training goes on
+
+
+def snapshot(state):
+    """A copy of nested dicts and lists, with each tensor copied to the memory of the CPU.
+
+    Tensors that are one tensor stay one.  Copies of a CUDA device's tensors are pinned, which makes copying fast; they
+    are complete once the device has finished its work, see `cs231n.pytorch_device.wait_for`.
+    """
+    copies = {}
+
+    def copied(value):
+        if isinstance(value, dict):
+            same_kind = copy(value)  # PyTorch's dicts of weights are of a type of their own
+            same_kind.update((key, copied(entry)) for key, entry in value.items())
+            return same_kind
+        if isinstance(value, list | tuple):
+            return type(value)(map(copied, value))
+        if not isinstance(value, torch.Tensor):
+            return value
+        same = value.data_ptr(), value.shape, value.stride(), value.dtype
+        if same not in copies:
+            empty = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+            copies[same] = empty.copy_(value, non_blocking=True)
+        return copies[same]
+
+    return copied(state)
+
+
+def save_epoch(folder, state, is_best):
+    """Write the files of an epoch, last.pt at the end: a run that is killed in between repeats the epoch.
+
+    state: that of a run's checkpoint.  is_best: whether it is the best so far, and is written to best.pt too.
+    Raises OSError where a file cannot be written.
+    """
+    if is_best:
+        save(folder / "best.pt", {name: value for name, value in state.items() if name != "resume"})
+    write_csv(folder / "log.csv", state["resume"]["history"])
+    save(folder / "last.pt", state)
+
+
+class Writer:
+    """Writes in a thread of its own, one write at a time, while its caller goes on.
+
+    Used with `with`: on exit, after an error or an interruption too, it waits for the write that is under way, so that
+    the files are whole, and nothing is written after the folder's lock has ended.
+    """
+
+    def __init__(self):
+        self._pending = None
+
+    def start(self, write, *args):
+        """Start write(*args), when the write before is complete.  Raises what that one raised."""
+        self.wait()
+        thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending = thread.submit(write, *args)
+        thread.shutdown(wait=False)  # the thread ends after this write
+
+    def wait(self):
+        """Wait for the write that is under way, if there is one.  Raises what it raised."""
+        if self._pending:
+            wait([self._pending])  # where this is interrupted, __exit__ waits again
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        if error is None:
+            self.wait()
+        elif self._pending:
+            wait([self._pending])
 
 
 # The folder of a run

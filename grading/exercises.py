@@ -22,7 +22,9 @@ class Exercise:
     checks: str
     parts: dict[str, int]
     uses: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
     after: str | None = None
+    minutes: int = 20
     hand_in: str | None = None
 
     @property

@@ -394,7 +394,10 @@ EPOCH = 4  # steps
 
 
 def train(tell, folder, options, number=0, act=None):
-    """In a process of its own, run the command line on the small data, and act after its numberth step."""
+    """In a process of its own, run the command line on the small data, and act after its numberth step.
+
+    The files of the epochs before are then written.
+    """
     torch.set_num_threads(1)
     sys.modules["matplotlib"] = None  # its import takes a while
     use_small_data(setattr)
@@ -403,6 +406,7 @@ def train(tell, folder, options, number=0, act=None):
     def step_and_act(training, x, y):
         result = step(training, x, y)
         if next(steps) == number:
+            training.writer.wait()
             act(tell, folder, training, y)
         return result
 
