@@ -26,7 +26,12 @@ def earned_points(root=edition.ROOT):
 
 
 def _untouched(exercise, root):
-    """Whether the functions of an exercise are all as they were given.  Where nothing was given, none is."""
+    """Whether an exercise's functions are all as they were given, or its file is absent.
+
+    Where nothing was given, no function is.
+    """
+    if exercise.hand_in:
+        return not (root / exercise.hand_in).exists()
     if not (root / edition.RECORD).exists():
         return False
     given = edition.given(root)
