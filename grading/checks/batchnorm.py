@@ -45,8 +45,8 @@ def _bn_param(case):
 
 def _left(bn_param, name):
     """An average that a layer has left in a `Passed` dict."""
-    hint = f"bn_param holds no {name}: batch norm must write to the dict that was passed, not to a copy"
-    require(name in bn_param.after, hint)
+    mistake = "batch norm must write to the dict that was passed, not to a copy"
+    require(name in bn_param.after, f"bn_param holds no {name} afterwards", mistake)
     return bn_param.after[name]
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from grading.checks.common import TOLERANCE, check_grads, check_initial_params, draw, forward
 from grading.expect import expect, fitting, require, several
 
+MODE = "without y the mode is 'test', with y 'train', for _forward and for each of bn_params, in every call"
 SHAPES = {"W1": (4, 5), "b1": (5,), "gamma1": (5,), "beta1": (5,), "W2": (5, 3)}
 
 
@@ -30,9 +31,13 @@ def _softmax(scores, y):
 def _check_asked(net, mode, dtype):
     """Check the arguments of `_forward`."""
     asked, when = net.get("asked"), "without y" if mode == "test" else "with y"
-    require(asked["mode"] == mode, f"mode: _forward got {asked['mode']!r} {when}, expected {mode!r}")
-    require(asked["bn"] == [mode] * 2, f"bn_params: each one's mode has to be {mode!r} {when}, got {asked['bn']}")
-    require(asked["dtype"] == dtype, f"X: _forward got {asked['dtype']}, expected the net's own dtype")
+    require(asked["mode"] == mode, f"mode: _forward got {asked['mode']!r} {when}, expected {mode!r}", MODE)
+    require(asked["bn"] == [mode] * 2, f"bn_params: the modes are {asked['bn']} {when}, expected {mode!r}", MODE)
+    require(
+        asked["dtype"] == dtype,
+        f"X: _forward got {asked['dtype']}, expected {dtype}",
+        "X goes into _forward in the net's own dtype",
+    )
 
 
 def net_loss(learner):
@@ -198,7 +203,8 @@ def net_dropout(learner):
     masks = _masks(net, case)
     again = _masks(net, case)
     same = all(map(np.array_equal, masks, again))
-    require(same, "seed: with the same seed, a second call has to draw the same masks")
+    text = "seed: with the same seed, a second call drew other masks"
+    require(same, text, "each call makes its generator from the seed again")
     _check_masked(learner, net, params, masks, case)
     _check_seeds(net, masks, case)
 
@@ -217,15 +223,22 @@ def _check_whole(net, case):
     scores = fitting("scores", forward(net._forward, X, "train")[0], whole.shape, float, case)
     kept, once = scores != 0, 1 / KEPT
     share, (low, high) = kept.mean(), (once, (once + 1) * once)
-    require(not kept.all(), f"scores: nothing is dropped (with {case})")
-    likely = ". Likely mistake: dropout is the probability of KEEPING a unit" if abs(share - 1 + KEPT) < 0.06 else ""
-    hint = f"the fraction of units kept is {share:.3f}, expected {KEPT} (with {case}){likely}"
-    require(abs(share - KEPT) < 0.06, hint)
+    require(
+        not kept.all(),
+        f"scores: nothing is dropped (with {case})",
+        "in training, dropout comes after each hidden layer",
+    )
+    likely = "dropout is the probability of KEEPING a unit" if abs(share - 1 + KEPT) < 0.06 else ""
+    require(
+        abs(share - KEPT) < 0.06,
+        f"a fraction of {share:.3f} of the units is kept, expected {KEPT} (with {case})",
+        likely,
+    )
     both = scores > (low + high) / 2 if (scores > (low + high) / 2).any() else kept
     mistakes = {"each hidden layer has dropout, after its ReLU": np.where(kept, 2 * once, 0)}
     expect("scores", scores, np.where(kept, np.where(both, high, low), 0), mistakes, case)
     share = both.sum() / kept.sum()
-    require(share < 1, "all layers draw the same mask. Likely mistake: each takes the seed; give them one generator")
+    require(share < 1, "all layers draw the same mask", "each layer takes the seed: give them one generator")
 
 
 def _masks(net, case):
@@ -272,7 +285,15 @@ def _masked(h, params, masks, backward=True):
 def _check_seeds(net, masks, case):
     net.reseed([3, 1, 4])
     other = _masks(net, case)
-    require(not np.array_equal(masks[0], other[0]), "reseed: another seed has to give other masks")
+    require(
+        not np.array_equal(masks[0], other[0]),
+        "reseed: another seed gave the same masks",
+        "the generator of the masks is made from the net's seed in each call",
+    )
     net.reseed(None)
     first, second = (_masks(net, case) for _ in range(2))
-    require(not np.array_equal(first[0], second[0]), "seed: with None, each call has to draw masks afresh")
+    require(
+        not np.array_equal(first[0], second[0]),
+        "seed: with None, two calls drew the same masks",
+        "without a seed, each call draws from fresh entropy",
+    )

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 COPIED = (
     *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
-    *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "hints", "magic", "rules")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
-    *("grading/exercises.toml", "grading/checks/*.py"),
+    *("grading/exercises.toml", "grading/questions.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
     *(f"tests/test_{name}.py" for name in ("download", "cifar10", "shapes10")),
     *(f"tests/test_pytorch_{name}.py" for name in ("device", "files", "vision")),
