@@ -17,7 +17,8 @@ from grading.session import RemoteObject
 
 RETURNED = "what comes back is of another kind: look at what the last line of the function returns"
 ALL_OF_THEM = "the function returns all of these together, in this order"
-OF_THE_INPUT = "a result has the dtype of the input; np.zeros and np.ones make float64 unless they get a dtype"
+OF_THE_INPUT = "a result has the dtype of the input"
+MADE_FLOAT64 = f"{OF_THE_INPUT}; np.zeros and np.ones make float64 unless they get a dtype"
 
 
 class Wrong(Exception):
@@ -95,8 +96,9 @@ def fitting(name, got, shape, dtype, case=""):
     if not shape or array.dtype == dtype:
         return array
     text = f"{name} is {array.dtype}, expected {np.dtype(dtype)}{_with(case)}"
-    require(array.dtype.kind == np.dtype(dtype).kind == "f", text, OF_THE_INPUT)
-    small_fault(text, OF_THE_INPUT)
+    mistake = MADE_FLOAT64 if array.dtype == float else OF_THE_INPUT
+    require(array.dtype.kind == np.dtype(dtype).kind == "f", text, mistake)
+    small_fault(text, mistake)
     return array.astype(dtype)
 
 

@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 
 FILE = Path(__file__).with_name("questions.toml")
-UNKNOWN_PART = (
-    "What should the smallest case that fails give? Work out one entry by hand, and print each step of yours."
-)
+OTHER_PARTS = "What should the smallest case that fails give? Work out one entry by hand, and print each step of yours."
 
 
 @dataclass(frozen=True)
 class Hint:
-    """A question that leads on, and its answer, which names the mistake."""
+    """A question that leads on ("": that of the part), and its answer, which names the mistake."""
 
     question: str
     answer: str
@@ -37,10 +35,13 @@ def about(part, mistake, right=()):
 
     mistake: a `Hint`, the words for a known mistake, or "" if none is known; right: what the check found to be right.
     """
-    if isinstance(mistake, Hint):
+    if isinstance(mistake, Hint) and mistake.question:
         return mistake
-    question = questions()["mistakes"].get(mistake) or questions()["parts"].get(part, UNKNOWN_PART)
-    return Hint(question, mistake or f"no known mistake fits; {_so_far(right)}")
+    question = questions()["mistakes"].get(mistake) or questions()["parts"].get(part, OTHER_PARTS)
+    if isinstance(mistake, str) and mistake:
+        return Hint(question, mistake)
+    seen = [mistake.answer] if mistake else []
+    return Hint(question, "; ".join(["no known mistake fits", *seen, _so_far(right)]))
 
 
 def _so_far(right):
@@ -52,7 +53,7 @@ def _so_far(right):
 
 def relation(got, wanted, same):
     """The `Hint` on what the array got has to do with wanted, or None; same: whether two arrays agree."""
-    if got.size > LARGEST:
+    if not 0 < got.size <= LARGEST:
         return None
     got, wanted = np.asarray(got, float), np.asarray(wanted, float)
     with np.errstate(all="ignore"):
@@ -114,7 +115,7 @@ RESHAPED = Hint(
 def _of_same_shape(got, wanted):
     """Pairs of a `Hint` and what got is where it fits."""
     factor = float(np.vdot(wanted, got)) / (float(np.vdot(wanted, wanted)) or 1.0)
-    if got.size > 1 or "." not in _fraction(factor):
+    if got.size > 1 or _fraction(factor) == "-1":
         question = MINUS if _fraction(factor) == "-1" else FACTOR
         yield Hint(question, f"the result is the expected one times {_fraction(factor)}"), factor * wanted
     yield SIGNS, np.sign(got) * np.abs(wanted)
@@ -161,8 +162,7 @@ def _which_entries(got, wanted):
         rows = np.unique(np.nonzero(wrong)[axis])
         if len(rows) < min(size, 6):
             where += f"; on axis {axis} the wrong ones are at {', '.join(map(str, rows))}"
-    question = "Some entries are right. What do the wrong ones have in common: an edge, a sign, a zero, a true class?"
-    return Hint(question, f"{wrong.sum()} of {got.size} entries are wrong{where}")
+    return Hint("", f"{wrong.sum()} of {got.size} entries are wrong{where}")
 
 
 # An error that the learner's code raised.
@@ -184,7 +184,6 @@ def _advice(one, other):
     if one == other[::-1]:
         return "One is the other transposed"
     if len(short) == 1 < len(long) and short[0] in long[:-1]:
-        return (
-            f"({short[0]},) fits axis {long.index(short[0])} alone: keepdims=True keeps the axis that was summed over"
-        )
+        axis = long.index(short[0])
+        return f"({short[0]},) belongs to axis {axis}: keep the axes of size 1 behind it, by keepdims=True or reshape"
     return "A sum over the wrong axis, a transpose, or an index too much makes shapes like these"

@@ -6,6 +6,7 @@ from grading.expect import expect, fitting, require, several
 
 SHAPES = [(40, 50), (6, 5, 8, 9), (3000,)]
 LARGE = (600, 1000)
+UNIFORM = "a unit is kept with probability p if a uniform number from 0 to 1 is below p"
 SEED = "a seed that is given, 0 too, makes the generator of this call"
 KEEP_OR_DROP = "p is the probability of keeping a unit, not of dropping it"
 
@@ -34,7 +35,7 @@ def _check_kept_and_dropped(out, x, p):
     """Check the array out of x, which has no zeros.  Returns which units are kept."""
     kept = out != 0
     rows, share, spread = kept.reshape(len(x), -1), kept.mean(), np.sqrt(p * (1 - p) / x.size)
-    swapped = KEEP_OR_DROP if abs(share - (1 - p)) < 7 * spread else ""
+    swapped = KEEP_OR_DROP if abs(share - (1 - p)) < 7 * spread else UNIFORM
     one_for_all = x.ndim > 1 and 0 < share < 1 and any((rows == rows.take([0], axis)).all() for axis in (0, 1))
     require(not one_for_all, "out: whole rows or columns are dropped", "the mask is drawn for each element")
     text = f"out: {share:.1%} of the units are kept, expected about {p:.0%}, with p={p}"

@@ -49,7 +49,8 @@ def net_loss(learner):
         _check_asked(net, "train", dtype)
         value, dscores = _softmax(scores, y)
         expect("loss", loss, value, case="reg=0", tol=tol)
-        expect("dscores, which _backward gets,", net.get("dscores"), dscores, case="reg=0", tol=tol)
+        mistakes = {"_backward gets the gradient with respect to the scores, not the scores": scores}
+        expect("dscores, which _backward gets,", net.get("dscores"), dscores, mistakes, "reg=0", tol)
         check_grads(grads, gradients, case="reg=0", tol=tol)
         net.loss(X)
         _check_asked(net, "test", dtype)
@@ -74,6 +75,7 @@ def l2_penalty(learner):
             wanted = {n: without[n] + reg * params[n] * n.startswith("W") for n in params}
             mistakes = {
                 "the penalty's gradient is missing": without,
+                "the penalty's gradient is added to the loss's own": {n: wanted[n] - without[n] for n in wanted},
                 "the gradient of 0.5 * reg * W^2 is reg * W": {n: 2 * wanted[n] - without[n] for n in wanted},
                 "the penalty's gradient has no 0.5": {n: (wanted[n] + without[n]) / 2 for n in wanted},
                 "only weights are penalized": {n: without[n] + reg * params[n] for n in wanted},

@@ -177,9 +177,11 @@ def check_backward(learner, layer, backward, case, *others):
     _, cache = forward(getattr(learner.batchnorm, layer), *case.arguments, *others)
     small = case.x.numel() < 1000
     mistakes = case.mistakes_of_grads() if small else ({}, {}, {})
-    constants = "in test mode mu and var are constants" if case.statistics else ""
-    for words in (str(case), f"{case}, and the cache used a second time")[: 1 + small]:
+    first = "in test mode mu and var are constants" if case.statistics else ""
+    second = "backward writes to an array in the cache: work on new ones"
+    runs = (str(case), first), (f"{case}, and the cache used a second time", second)
+    for words, otherwise in runs[: 1 + small]:
         grads = several(backward, getattr(learner.batchnorm, backward)(case.dout.numpy(), cache), "dx, dgamma, dbeta")
         rows = zip(("dx", "dgamma", "dbeta"), grads, case.out_and_grads[1], mistakes, strict=True)
         for what, got, wanted, likely in rows:
-            expect(what, got, wanted, likely, words, TOLERANCE[case.dtype], constants)
+            expect(what, got, wanted, likely, words, TOLERANCE[case.dtype], otherwise)
