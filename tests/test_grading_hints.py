@@ -9,11 +9,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from grading import magic
+from grading import load_ipython_extension, magic
 from grading.exercises import read
 from grading.expect import Wrong, close, expect
 from grading.grade import Result, grade, gradescope, hint_lines, main, table
@@ -276,6 +277,15 @@ def test_each_hint_in_a_notebook_shows_one_more_tier_until_the_mistake_is_anothe
     own["body"] = ["return np.maximum(x, 0), x"]
     magic.hint("1.2")
     assert capsys.readouterr().out == "exercise 1.2 is right: 2 of 2 points\n"
+
+
+def test_a_notebook_gets_both_magics_which_grade_what_is_there(capsys):
+    magics = {}
+    load_ipython_extension(SimpleNamespace(register_magic_function=lambda f: magics.update({f.__name__: f})))
+    for name, words in (("grade", "exercise 1.2: 2 of 2 points"), ("hint", "exercise 1.2 is right: 2 of 2 points")):
+        magics[name]("1.2")
+        assert capsys.readouterr().out == f"{words}\n"
+    magic._session().close()
 
 
 def test_the_command_shows_a_tier_of_an_edition(tmp_path, capsys, monkeypatch):
