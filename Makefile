@@ -18,7 +18,8 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade hint student grade-submissions mutants test-notebooks notebooks bench train lint clean
+.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks bench \
+  train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -56,6 +57,9 @@ grade: $(SET_UP) ## check the exercises and count the points: make grade GRADE_A
 
 hint: $(SET_UP) ## ask a question on an exercise that is wrong, then name the mistake: make hint EXERCISE=2.3 TIER=3
 	@$(VENV_PYTHON) -m grading.grade --tier "$${TIER:-2}" "$$EXERCISE"
+
+progress: $(SET_UP) ## count the points of each notebook, and name what is next
+	@$(VENV_PYTHON) -m grading.progress
 
 student: $(SET_UP) ## write the student edition, without solutions, and a zip of it, into dist/
 	@$(VENV_PYTHON) -m grading.instructor.student $(STUDENT_ARGS)

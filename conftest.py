@@ -1,10 +1,13 @@
 """Settings of the whole test run: where figures are drawn, and which tests need the real CIFAR-10."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from cs231n.cifar10 import find_cifar10
+
+ROOT = Path(__file__).parent
 
 
 def pytest_configure(config):
@@ -12,6 +15,8 @@ def pytest_configure(config):
     # inherits this variable, draws them inline.
     notebooks = config.getoption("nbval", False) or config.getoption("nbval_lax", False)
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline" if notebooks else "Agg"
+    if notebooks and not config.option.nbval_sanitize_with:
+        config.option.nbval_sanitize_with = str(ROOT / "notebooks/nbval.cfg")
 
 
 def pytest_collection_modifyitems(config, items):

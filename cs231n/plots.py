@@ -5,11 +5,13 @@ dashes.  A figure whose data is the stand-in, and not CIFAR-10, says so above it
 Source of the colours: Okabe and Ito, Color universal design, 2008.
 """
 
+import html
 import math
 from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
 
 from cs231n.arguments import check_count
@@ -54,14 +56,75 @@ def curves(ax, lines, x=None, xlabel=None, ylabel=None, title=None, legend=True)
 def band(ax, runs, x=None, xlabel=None, ylabel=None, title=None, legend=True):
     """Like `curves`, for repeated runs: draw their mean, in a band of one standard deviation to either side.
 
-    runs: a dict from label to values (number of runs, T).  The standard deviation is over n, not n - 1.  Returns ax.
+    runs: a dict from label to values (n, T) of n runs.  The standard deviation is over n, not n - 1.  Returns ax.
+    Raises ValueError for values of another shape.
     """
+    runs = {label: _of_runs("runs", label, values, 2) for label, values in runs.items()}
     for values, color in zip(runs.values(), cycle(COLORS), strict=False):
         mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
         steps = np.arange(len(mean)) if x is None else x
         ax.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
     means = {label: np.mean(values, axis=0) for label, values in runs.items()}
     return curves(ax, means, x, xlabel, ylabel, title, legend)
+
+
+def dots(ax, results, ylabel=None, title=None):
+    """Draw a dot for each repeated run, and a bar at their mean, in one column for each label; return ax.
+
+    results: a dict from label to the values (n,) of n runs, such as `experiments.over_seeds` returns.  ylabel, title:
+    of ax.  The dots of a column are spread sideways, in their order, so that equal values stay visible.
+    Raises ValueError for values of another shape.
+    """
+    for column, ((label, values), color) in enumerate(zip(results.items(), cycle(COLORS), strict=False)):
+        values = _of_runs("results", label, values, 1)
+        spread = 0.12 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.plot(column + spread, values, "o", color=color, alpha=0.7, markersize=5)
+        ax.hlines(values.mean(), column - 0.3, column + 0.3, color=color, linewidth=2.5)
+    ax.set_xticks(range(len(results)), results)
+    ax.set(xlim=(-0.6, len(results) - 0.4), ylabel=ylabel, title=title)
+    ax.grid(axis="y", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _of_runs(name, label, values, ndim):
+    """The values of n repeated runs as an array of ndim dimensions; raises ValueError, naming it, for any other."""
+    values = np.asarray(values, float)
+    if values.ndim != ndim or not len(values):
+        wanted = {1: "(n,)", 2: "(n, T)"}[ndim]
+        raise ValueError(f"{name}: wanted values of shape {wanted}, one run at least, got {values.shape} for {label!r}")
+    return values
+
+
+def show(alt):
+    """Show the current figure with a text for those who cannot see it, and close it.
+
+    alt: says what the figure shows, and what is to be seen there.  In a notebook it becomes the alternative text of the
+    picture, in JupyterLab and in the HTML of nbconvert.  Elsewhere this is `plt.show()`.
+    Raises ValueError for an alt without text.
+    """
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError(f"alt: wanted a text that says what the figure shows, got {alt!r}")
+    if "inline" in plt.get_backend():
+        _display(plt.gcf(), " ".join(alt.split()))
+    else:
+        plt.show()
+    plt.close()
+
+
+def _display(fig, alt):
+    """Publish a figure as the output of a notebook's cell.
+
+    nbconvert takes the text of a PNG from its metadata.  JupyterLab, 4.6, does not: it shows the HTML.
+    """
+    from IPython.core.pylabtools import print_figure  # here: only a notebook has it
+    from IPython.display import display  # here: likewise
+
+    png = print_figure(fig, base64=True)
+    shown = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'
+    display(
+        {"image/png": png, "text/html": shown, "text/plain": repr(fig)}, metadata={"image/png": {"alt": alt}}, raw=True
+    )
 
 
 def training(solvers, data, title=None):
@@ -178,4 +241,83 @@ def confusion(y_true, y_predicted, data, title=None):
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="predicted", ylabel="true")
     fig.colorbar(mesh, ax=ax, label="% of the true class", shrink=0.8)
+    return fig
+
+
+def graph(ax, nodes, arrows):
+    """Draw a computational graph into ax, and return ax.
+
+    nodes: a dict from name to (column, row, formula); the name is written in bold above its formula ("" for none).
+    arrows: a dict from (start, end), names of nodes, to a label such as the slope along the arrow.
+    """
+    columns, rows, _ = zip(*nodes.values(), strict=True)
+    ax.set(xlim=(min(columns) - 0.3, max(columns) + 0.3), ylim=(min(rows) - 0.4, max(rows) + 0.3))
+    ax.axis("off")
+    centred = {"ha": "center", "va": "center", "fontsize": 10}
+    frame = {"boxstyle": "round,pad=0.35", "facecolor": "#E6F1F8", "edgecolor": COLORS[0]}
+    boxes = {}
+    for name, (column, row, formula) in nodes.items():
+        text = f"$\\bf{{{name}}}$" + (f"\n{formula}" if formula else "")
+        boxes[name] = ax.text(column, row, text, bbox=frame, **centred).get_bbox_patch()
+    ax.figure.canvas.draw()  # sets the sizes of the boxes, so that the arrows can end at their edges
+    for (start, end), label in arrows.items():
+        a, b = np.array(nodes[start][:2]), np.array(nodes[end][:2])
+        line = {"arrowstyle": "-|>", "color": "grey", "linewidth": 1.5, "shrinkA": 0, "shrinkB": 1}
+        ax.annotate("", b, a, arrowprops=line | {"patchA": boxes[start], "patchB": boxes[end]})
+        white = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+        ax.text(*(0.52 * a + 0.48 * b), label, bbox=white, color=COLORS[1], **centred)
+    return ax
+
+
+def sizes_by_layer(ax, layers, predicted=None, title=None, color=COLORS[0], decades=(-7, 6)):
+    """Draw a histogram of log10 |a| for each layer, the first at the top; return ax.
+
+    layers: an array of any shape for each layer.  predicted: a positive number for each layer, drawn as a black dot
+    (None: no dots).  decades: the powers of ten where the axis begins and ends; what is smaller or larger is left out.
+    title, color: of ax, of the histograms.
+    """
+    edges = np.linspace(*decades, 105)
+    for layer, a in enumerate(layers, start=1):
+        sizes = np.abs(a[a != 0])
+        heights, _ = np.histogram(np.log10(sizes), edges)
+        ax.fill_between(edges[:-1], layer - 1.2 * heights / max(heights.max(), 1), layer, color=color, alpha=0.7)
+    if predicted is not None:
+        ax.plot(np.log10(predicted), np.arange(1, len(layers) + 1), "k.")
+    ticks = range(3 * math.ceil(decades[0] / 3), decades[1] + 1, 3)
+    ax.set_xticks(ticks, ["1" if tick == 0 else f"1e{tick}" for tick in ticks])
+    ax.set_yticks(range(1, len(layers) + 1))
+    ax.set(title=title, xlim=decades)
+    ax.invert_yaxis()
+    return ax
+
+
+def marked_cells(ax, marked, chosen, title=None):
+    """Draw a table of cells (rows, columns), row 0 at the top, with those where marked is true in blue; return ax.
+
+    chosen: the (row, column) of one cell that is darker.  title: of ax.
+    """
+    shade = np.where(marked, 1, 0)
+    shade[chosen] = 2
+    ax.pcolormesh(shade, cmap=ListedColormap(["white", COLORS[5], COLORS[0]]), edgecolors="grey", vmin=0, vmax=2)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=10)
+    ax.invert_yaxis()
+    return ax
+
+
+def image_table(rows, titles, data=None, size=1.3):
+    """A table of images; returns the figure.
+
+    rows: a dict from the label of a row to its images (N, 3, H, W), in 0 to 255; values outside are clipped.  titles: N
+    strings, above the first row.  data: as for `figure`.  size: width of an image, in inches.
+    """
+    fig, axes = figure(len(rows), len(titles), data, size, size)
+    axes = np.reshape(axes, (len(rows), len(titles)))
+    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
+        for ax, picture in zip(line, pictures, strict=True):
+            _show(ax, picture)
+            ax.set(xticks=[], yticks=[])
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=10)
     return fig

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from grading import edition, hints
+from grading import edition, hand_ins, hints
 from grading.exercises import choose, read
 from grading.expect import RETURNED, Wrong, right_so_far, small_faults
 from grading.session import Failed, Learner, NotStarted, Session, printable
@@ -65,7 +65,7 @@ def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=Non
     session.use(exercise)
     substitutes = {"source": source, "names": names_below(exercise)}
     attempts = [(tree, substitutes), (tree, None)] if substitutes["names"] else [(tree, None)]
-    if isolated_tree:
+    if isolated_tree and not exercise.hand_in:
         attempts = [(isolated_tree, substitutes), *attempts]
     return _small_faults_once([_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts])
 
@@ -83,7 +83,7 @@ def grade_own(exercise, session, root=ROOT, seed=0):
     """
     session.restart()
     given = _given_modules(root)
-    if not given:
+    if not given or exercise.hand_in:
         return grade(exercise, session, root, seed=seed)
     own = {file.relative_to(root).as_posix(): file.read_bytes() for file in sorted((root / "cs231n").rglob("*.py"))}
     new = {name: content for name, content in own.items() if name not in given}
@@ -133,9 +133,9 @@ def _grade_part(exercise, part, session, attempts, seed):
     for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
-            session.load(tree, substitutes)
+            learner = _learner(exercise, session, tree, substitutes, rng)
             with _one_torch_thread(), right_so_far() as right, small_faults() as faults:
-                check(Learner(session, rng))
+                check(learner)
             failures.clear()
             break
         except (Wrong, Failed) as error:
@@ -161,6 +161,17 @@ def _explained(result, failure, right):
     else:
         more = hints.about(result.part, failure.mistake, right)
     return replace(result, hint=text, question=more.question, answer=printable(more.answer))
+
+
+def _learner(exercise, session, tree, substitutes, rng):
+    """What a check of the exercise gets: the package in tree, or the file that is handed in there."""
+    if not exercise.hand_in:
+        session.load(tree, substitutes)
+        return Learner(session, rng)
+    content = hand_ins.read(Path(tree, exercise.hand_in))
+    if content is None:
+        raise Failed("NotImplementedError", exercise.messages[0])
+    return hand_ins.HandIn(content, rng)
 
 
 @contextlib.contextmanager

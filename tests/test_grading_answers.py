@@ -492,6 +492,7 @@ BACKWARD = [
     for exercise in EXERCISES.values()
     for part in exercise.parts
     if part == "col2im" or any(word in part for word in ("backward", "gradient", "graph", "closed_form", "conv_d"))
+    if not part.endswith("_steps")  # shown step by step, on small arrays
 ]
 
 

@@ -5,9 +5,9 @@ That each wrong solution of the zoo gets three different ones is shown by test_g
 
 import ast
 import functools
+import importlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,20 +29,26 @@ PARTS = [part for exercise in EXERCISES.values() for part in exercise.parts]
 
 
 def texts_of_the_checks():
-    """Each text in the checks and in expect.py, with f-strings as far as they are constants."""
-    texts = set()
+    """Two sets: all texts in the checks and in expect.py, and those that are keys of a dict, such as of mistakes."""
+    texts, keys = set(), set()
     for file in (*sorted((ROOT / "grading/checks").glob("*.py")), ROOT / "grading/expect.py"):
-        name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        __import__(name)
-        texts |= {value for value in vars(sys.modules[name]).values() if isinstance(value, str)}
-        nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        texts |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return texts
+        module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+        constants = {name: value for name, value in vars(module).items() if isinstance(value, str)}
+        texts |= set(constants.values())
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.add(node.value)
+            elif isinstance(node, ast.Dict):
+                keys |= {constants.get(key.id) for key in node.keys if isinstance(key, ast.Name)}
+                keys |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
+    return texts, {key for key in keys if isinstance(key, str) and " " in key}
 
 
-def test_each_part_has_a_question_and_each_question_on_a_mistake_is_asked():
+def test_each_part_and_each_known_mistake_has_a_question_and_none_is_left_over():
+    texts, keys = texts_of_the_checks()
     assert set(PARTS) <= questions()["parts"].keys()
-    assert questions()["mistakes"].keys() <= texts_of_the_checks()
+    assert keys <= questions()["mistakes"].keys()
+    assert questions()["mistakes"].keys() <= texts
 
 
 def test_a_question_asks_and_is_not_its_own_answer():

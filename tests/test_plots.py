@@ -140,6 +140,41 @@ def test_a_band_is_the_mean_and_one_standard_deviation():
     assert {tuple(point) for point in path.vertices.tolist()} >= {(0, 1), (0, 3), (1, 2)}
 
 
+def test_dots_are_all_values_and_the_bar_is_their_mean():
+    _, ax = plots.figure()
+    assert plots.dots(ax, {"sgd": [1.0, 1.0, 4.0], "adam": np.array([5])}, ylabel="loss", title="t") is ax
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1, 1, 4], [5]]
+    assert len(set(ax.lines[0].get_xdata())) == 3  # equal values do not hide each other
+    bars = [bar.get_segments()[0] for bar in ax.collections]
+    assert [set(bar[:, 1]) for bar in bars] == [{2.0}, {5.0}]
+    assert [bar[:, 0].mean() for bar in bars] == [0, 1]
+    assert [line.get_color() for line in ax.lines] == list(plots.COLORS[:2])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["sgd", "adam"]
+    assert (ax.get_ylabel(), ax.get_title()) == ("loss", "t")
+
+
+@pytest.mark.parametrize(("draw", "shape"), [(plots.dots, (2, 3)), (plots.dots, (0,)), (plots.band, (3,))])
+def test_values_of_another_shape_are_named(draw, shape):
+    _, ax = plots.figure()
+    with pytest.raises(ValueError, match=r"wanted values of shape \(n.*, got .* for 'adam'$"):
+        draw(ax, {"adam": np.zeros(shape)})
+
+
+@pytest.mark.parametrize("alt", ["", " \n", None])
+def test_a_figure_without_an_alternative_text_is_not_shown(alt):
+    plots.figure()
+    with pytest.raises(ValueError, match=r"^alt: wanted a text that says what the figure shows"):
+        plots.show(alt)
+
+
+def test_outside_of_a_notebook_show_is_that_of_pyplot(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.get_fignums()))
+    plots.figure()
+    plots.show("a figure")
+    assert (shown, plt.get_fignums()) == ([[1]], [])
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, True])
 def test_a_count_that_cannot_be_is_named(count):
     pictures = np.zeros((2, 3, 4, 4))
@@ -151,3 +186,42 @@ def test_a_count_that_cannot_be_is_named(count):
     ):
         with pytest.raises(ValueError, match=f"^{name}: wanted a whole number of at least 1, got {count}$"):
             draw()
+
+
+NODES = {"x": (0, 0, ""), "out": (2, 1, "2 x")}
+
+
+def test_a_graph_has_a_box_for_each_node_and_an_arrow_from_one_to_the_other():
+    _, ax = plots.figure()
+    plots.graph(ax, NODES, {("x", "out"): "slope"})
+    texts = [text for text in ax.texts if text.get_text()]
+    assert [text.get_text() for text in texts] == ["$\\bf{x}$", "$\\bf{out}$\n2 x", "slope"]
+    (arrow,) = [text.arrow_patch for text in ax.texts if getattr(text, "arrow_patch", None)]
+    assert arrow.patchA is texts[0].get_bbox_patch()
+    assert arrow.patchB is texts[1].get_bbox_patch()
+
+
+def test_sizes_by_layer_draws_the_first_layer_at_the_top_and_each_peak_at_its_size():
+    _, ax = plots.figure()
+    plots.sizes_by_layer(ax, [np.full((3, 4), -10.0), np.array([0.0, 1e-3])], predicted=[10, 1e-3])
+    lowest, highest = ax.get_ylim()
+    assert highest < 1 < 2 < lowest
+    peaks = [path.vertices[path.vertices[:, 1].argmin()] for band in ax.collections for path in band.get_paths()]
+    np.testing.assert_allclose([peak[0] for peak in peaks], [1, -3], atol=0.13)  # the bins are an eighth wide
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 1], [-3, 2]])
+
+
+def test_marked_cells_are_shaded_and_the_chosen_one_is_darker():
+    _, ax = plots.figure()
+    plots.marked_cells(ax, np.array([[True, True], [False, True]]), (0, 0))
+    np.testing.assert_array_equal(ax.collections[0].get_array(), [[2, 1], [0, 1]])
+    assert ax.yaxis_inverted()
+
+
+def test_an_image_table_labels_rows_and_columns():
+    rows = {"bright": np.stack([np.full((3, 4, 4), value) for value in (300.0, 90.0)]), "dark": np.zeros((2, 3, 4, 4))}
+    fig = plots.image_table(rows, ["a", "b"], STAND_IN)
+    assert title(fig) == NOTE
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b", "", ""]
+    assert [fig.axes[i].get_ylabel() for i in (0, 2)] == ["bright", "dark"]
+    assert [ax.images[0].get_array().max() for ax in fig.axes] == [255, 90, 0, 0]

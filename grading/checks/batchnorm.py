@@ -1,13 +1,15 @@
-"""Checks of exercises 2.1 to 2.4 and 2.6: batch norm of rows and of images, and between affine and ReLU."""
+"""Checks of exercises 2.1 to 2.4 and 2.6: batch norm of rows and of images, between affine and ReLU, and in a net."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from grading.checks.common import TOLERANCE, check_without_dx, forward
+from grading.checks.common import TOLERANCE, check_without_dx, draw, draw_tensor, forward
+from grading.checks.derivations import STEP_ROWS, check_norm_steps, check_steps, draw_rows
+from grading.checks.nets import check_grads_of_net, draw_net, leaves, torch_net
 from grading.checks.norms import (
     BATCHES,
     LARGE_BATCH,
@@ -124,12 +126,64 @@ def batchnorm_test(learner):
             expect(f"bn_param[{name!r}]", left, bn_param[name], case="after a batch in test mode", otherwise=kept)
 
 
+def batchnorm_steps(learner):
+    check_norm_steps(learner.derivations.batchnorm_steps, learner.rng, lambda a: a.mean(0))
+
+
 def batchnorm_graph(learner):
     _check_batch_grads(learner, "batchnorm_backward")
 
 
 def batchnorm_graph_test_mode(learner):
     _check_batch_grads(learner, "batchnorm_backward", test=True)
+
+
+def closed_form_steps(learner):
+    function = learner.derivations.batchnorm_closed_form_steps
+    for shape, eps in STEP_ROWS:
+        x, gamma, _, dout = draw_rows(learner.rng, shape)
+        wanted = _closed_form_steps(x, gamma, eps, dout)
+        mistakes = {
+            "dxc_dx": {"mu depends on x_n too, with the slope 1 / N": np.eye(len(x))},
+            "dxhat_dx": {
+                "the quotient has a second term: std depends on x_n too": wanted["dxc_dx"][:, :, None] / wanted["std"],
+                "m and n are swapped": wanted["dxhat_dx"].swapaxes(0, 1),
+            },
+        }
+        check_steps(function, function(x, gamma, eps, dout), wanted, mistakes, f"x {shape}, eps={eps}")
+
+
+def _closed_form_steps(x, gamma, eps, dout):
+    """The steps by PyTorch.  A slope is the part of a Jacobian that is within a column."""
+    x, gamma, dout = map(torch.tensor, (x, gamma, dout))
+
+    def slope(function, indices):
+        return np.einsum(indices, torch.autograd.functional.jacobian(function, x).numpy())
+
+    def centred(x):
+        return x - x.mean(0)
+
+    def var(x):
+        return x.var(0, correction=0)
+
+    def std(x):
+        return (var(x) + eps).sqrt()
+
+    def xhat(x):
+        return torch.batch_norm(x, None, None, None, None, True, 0.0, eps, False)
+
+    dxhat = gamma.mul(dout)
+    _, dx = torch.autograd.functional.vjp(xhat, x, dxhat)
+    forward = {"xc": centred(x), "std": std(x), "xhat": xhat(x)}
+    slopes = {
+        "dxc_dx": slope(centred, "mdnd->mnd")[:, :, 0],
+        "dvar_dx": slope(var, "dnd->nd"),
+        "dstd_dx": slope(std, "dnd->nd"),
+        "dxhat_dx": slope(xhat, "mdnd->mnd"),
+    }
+    means = {"mean_dxhat": dxhat.mean(0), "mean_dxhat_xhat": dxhat.mul(xhat(x)).mean(0)}
+    steps = forward | slopes | {"dxhat": dxhat} | means | {"dx": dx}
+    return {name: np.asarray(step) for name, step in steps.items()}
 
 
 def batchnorm_closed_form(learner):
@@ -227,6 +281,49 @@ def affine_bn_relu_backward(learner):
     grads = several("affine_bn_relu_backward", layers.affine_bn_relu_backward(row.norm.dout.numpy(), cache), names)
     for name, got, right in zip(names.split(", "), grads, row.grads(row.normed(row.a).relu()), strict=True):
         expect(name, got, right, case=str(row))
+
+
+NETS = [([5], "batchnorm"), ([5, 4], "batchnorm"), ([5, 4], "layernorm")]
+
+
+def net_normalization(learner):
+    for hidden_dims, kind in NETS:
+        net, params = draw_net(learner, hidden_dims, normalization=kind)
+        X, case = draw(learner, (7, 2, 3)), f"hidden_dims={hidden_dims}, normalization={kind!r}"
+        bare = torch_net(torch.tensor(X), leaves(params)).detach()
+        mistakes = {"the hidden layers are those of HIDDEN_LAYERS, by the net's normalization": bare}
+        for mode in ("test", "train"):
+            averages = _set_averages(learner, net, hidden_dims, kind, mode)
+            right = partial(torch_net, norm=partial(_normed, kind, mode, averages))
+            wanted = right(torch.tensor(X), leaves(params)).detach()
+            expect("scores", forward(net._forward, X, mode)[0], wanted, mistakes, f"{case}, {mode} mode")
+        for i, (mean, _) in reversed(list(enumerate(averages))):
+            own = "layer i takes bn_params[i - 1], and batch norm writes to it"
+            expect(
+                f"bn_params[{i}]['running_mean']",
+                net.get(f"bn_params.{i}.running_mean"),
+                mean,
+                case=case,
+                otherwise=own,
+            )
+        check_grads_of_net(learner, net, params, X, case, TOLERANCE["float64"], right)
+
+
+def _set_averages(learner, net, hidden_dims, kind, mode):
+    """Give each hidden layer of a net its dict.  Returns batch norm's running averages, random tensors."""
+    widths = hidden_dims if kind == "batchnorm" else ()
+    averages = [draw_tensor(learner.rng, 2, width).abs() + 0.5 for width in widths]
+    dicts = [dict(zip(AVERAGES, pair.numpy().copy(), strict=True)) for pair in averages]
+    net.set("bn_params", [{"mode": mode, **entries} for entries in dicts or [{}] * len(hidden_dims)])
+    return averages
+
+
+def _normed(kind, mode, averages, a, i, params):
+    """The output a of hidden layer i, normalized.  In train mode, it updates the averages."""
+    gamma, beta = params[f"gamma{i}"], params[f"beta{i}"]
+    if kind == "layernorm":
+        return F.layer_norm(a, a.shape[1:], gamma, beta)
+    return F.batch_norm(a, *averages[i - 1], gamma, beta, training=mode == "train")
 
 
 # Images.

@@ -1,7 +1,10 @@
-"""Checks of the exercise of notebook 03, dropout."""
+"""Checks of exercises 3.1 and 3.2: dropout, and dropout in the fully connected net."""
 
 import numpy as np
+import torch
 
+from grading.checks.common import forward
+from grading.checks.derivations import Graph, check_steps
 from grading.expect import expect, fitting, require, several
 
 SHAPES = [(40, 50), (6, 5, 8, 9), (3000,)]
@@ -18,6 +21,23 @@ def _forward(learner, x, **dropout_param):
 def _train(learner, x, **dropout_param):
     """out in train mode, an array of the shape and dtype of x."""
     return fitting("out", _forward(learner, x, mode="train", **dropout_param)[0], x.shape, x.dtype)
+
+
+def dropout_steps(learner):
+    function, rng = learner.derivations.dropout_steps, learner.rng
+    for shape, p in (((4, 6), 0.75), ((5, 3), 0.3)):
+        x, dout, uniform = rng.standard_normal(shape), rng.standard_normal(shape), rng.random(shape)
+        uniform.flat[0] = p  # which is not below p
+        graph, mask = Graph(), uniform < p
+        kept = graph.add("kept", graph.leaf("x", x).mul(torch.tensor(mask)))
+        wanted = {"mask": mask, **graph.steps(graph.add("out", kept.div(p)), dout, "kept out dkept dx")}
+        mistakes = {
+            "mask": {KEEP_OR_DROP: ~mask},
+            "out": {"what is kept is divided by p": wanted["kept"], "it is divided by p, not multiplied": p * x * mask},
+            "dkept": {"out = kept / p, so its slope is 1 / p": dout, "dout is divided by p, not multiplied": dout * p},
+            "dx": {"a unit that was left out gets no gradient": wanted["dkept"]},
+        }
+        check_steps(function, function(x, p, uniform, dout), wanted, mistakes, f"x {shape}, p={p}")
 
 
 def dropout_training(learner):
@@ -131,3 +151,50 @@ def dropout_backward(learner):
     out, cache = _forward(learner, x, mode="train", p=0.5)
     kept = _check_kept_and_dropped(fitting("out", out, LARGE, "float32"), x, 0.5)
     expect("dx", backward(dout, cache), dout * kept / np.float32(0.5), case=f"x {LARGE}, p=0.5", tol=1e-5)
+
+
+KEPT, SHAPE = 0.8, (60, 50)  # the probability of keeping a unit, and the shape of h
+SAME_MASK = "both hidden layers draw the same mask", "both take the same seed, without the layer's number"
+NOTHING = "in test mode nothing is dropped, and nothing scaled"
+OWN_SEED = "the generator of a layer's mask is made, in each pass, from the net's seed and the layer's number"
+
+
+def net_dropout(learner):
+    settings = {"hidden_dims": [SHAPE[1]] * 2, "input_dim": 6, "dropout": KEPT, "seed": 1}
+    net = learner.fully_connected_net.FullyConnectedNet(**settings)
+    h = learner.rng.uniform(1, 2, SHAPE)
+    for i in (1, 2):
+        out, mask = forward(net._dropout_forward, h, i, "test")
+        expect("out", out, h, case="test mode", otherwise=NOTHING)
+        expect("dh", net._dropout_backward(h, mask), h, case="test mode", otherwise=NOTHING)
+    masks = _masks_of_net(learner, net)
+    require(np.any(masks[0] != masks[1]), *SAME_MASK)
+    again = _masks_of_net(learner, net)
+    require(np.array_equal(masks, again), "with the same seed, a second pass drew other masks", OWN_SEED)
+    net.reseed([3, 1, 4])
+    other = _masks_of_net(learner, net)
+    require(np.any(masks != other), "reseed: another seed gave the same masks", OWN_SEED)
+    require(np.any(other[0] != other[1]), *SAME_MASK)
+    net.reseed(None)
+    first, second = _masks_of_net(learner, net), _masks_of_net(learner, net)
+    require(
+        np.any(first != second),
+        "seed: with None, two passes drew the same masks",
+        "without a seed, each pass draws from fresh entropy",
+    )
+
+
+def _masks_of_net(learner, net):
+    """Which units the two hidden layers keep in a pass, after a check of what comes of those kept and dropped."""
+    h, dout = learner.rng.uniform(1, 2, SHAPE).astype("float32"), learner.rng.standard_normal(SHAPE).astype("float32")
+    passes = [forward(net._dropout_forward, h, i, "train") for i in (1, 2)]
+    outs = [fitting("out", out, SHAPE, "float32", f"hidden layer {i}") for i, (out, _) in enumerate(passes, start=1)]
+    masks = [_check_kept_and_dropped(out, h, KEPT) for out in outs]
+    for i, mask in reversed(list(enumerate(masks))):
+        mistakes = {
+            "the mask of forward is missing": dout,
+            "dh goes through the mask of its own layer": dout * masks[1 - i] / np.float32(KEPT),
+        }
+        dh = net._dropout_backward(dout, passes[i][1])
+        expect("dh", dh, dout * mask / np.float32(KEPT), mistakes, f"hidden layer {i + 1}, dropout={KEPT}", 1e-5)
+    return np.array(masks)

@@ -5,9 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from grading.checks.common import TOLERANCE
+from grading.checks.derivations import Graph, check_steps
 from grading.expect import expect, several
 
 LARGE_SCORES = 400, 500  # N and C
+SOFTMAX = "scores shift shifted exps sums log_sums log_p loss"  # the steps, in order
+SOFTMAX_BACKWARD = "dlog_p dlog_sums dsums dexps dshifted dscores db dw dx"
 
 
 def _score_cases(learner):
@@ -79,6 +82,39 @@ def softmax_gradient(learner):
         _, dx = _value_and_gradient(F.cross_entropy, x, y)
         expect("dx", _loss(learner.layers.softmax_loss, x, y)[1], dx, case=case)
     _check_large_gradient(learner, "softmax_loss", F.cross_entropy)
+
+
+def softmax_steps(learner):
+    function, rng = learner.derivations.affine_softmax_steps, learner.rng
+    for N, D, C in [(5, 3, 4), (4, 6, 2)]:
+        x, w, b = rng.standard_normal((N, D)), rng.standard_normal((D, C)), rng.standard_normal(C)
+        y = rng.integers(C, size=N)
+        wanted, one_path = (_softmax_steps(x, w, b, y, constants) for constants in ((), ("log_sums",)))
+        mistakes = {
+            "loss": {
+                "a mean over the batch, not a sum": wanted["loss"] * N,
+                "only the true class counts": -wanted["log_p"].mean(),
+            },
+            "dshifted": {
+                "shifted is used twice, and the path through exps is missing": one_path["dshifted"],
+                "shifted is used twice, and the path straight to log_p is missing": wanted["dshifted"]
+                - one_path["dshifted"],
+            },
+            "dw": {"dw is transposed": wanted["dw"].T},
+        }
+        check_steps(function, function(x, w, b, y), wanted, mistakes, f"x {x.shape}, w {w.shape}")
+
+
+def _softmax_steps(x, w, b, y, constants=()):
+    """The steps of softmax after an affine layer, by PyTorch."""
+    graph = Graph((*constants, "shift"))
+    x, w, b = map(graph.leaf, ("x", "w", "b"), (x, w, b))
+    scores = graph.add("scores", torch.addmm(b, x, w))
+    shifted = graph.add("shifted", scores - graph.add("shift", scores.amax(1, keepdim=True)))
+    sums = graph.add("sums", graph.add("exps", shifted.exp()).sum(1, keepdim=True))
+    log_p = graph.add("log_p", shifted - graph.add("log_sums", sums.log()))
+    loss = graph.add("loss", F.nll_loss(log_p, torch.tensor(y)))
+    return graph.steps(loss, 1.0, f"{SOFTMAX} {SOFTMAX_BACKWARD}")
 
 
 def _hinge(scores, y):

@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+from grading.checks.derivations import check_norm_steps
 from grading.checks.norms import (
     BATCHES,
     LARGE_BATCH,
@@ -27,6 +28,10 @@ def _layer_case(rng, drawn):
         return F.layer_norm(x, x.shape[1:], gamma, beta, eps)
 
     return draw_case(rng, drawn, norm, lambda a: a.mean(1, keepdim=True))
+
+
+def layernorm_steps(learner):
+    check_norm_steps(learner.derivations.layernorm_steps, learner.rng, lambda a: a.mean(1, keepdim=True))
 
 
 def layernorm_forward(learner):

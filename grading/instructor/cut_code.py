@@ -1,20 +1,23 @@
 """Cut the solutions out of Python sources, by their syntax trees.
 
-An exercise's function keeps its signature, its docstring and the checks of its arguments; the rest is replaced by a
-NotImplementedError that says what to do.  Helpers that only solutions called are removed too.
+An exercise's function keeps its signature, its docstring, and at its start the checks of its arguments and an `if` that
+returns one of them as it came; the rest is replaced by a NotImplementedError that says what to do.  Helpers that only
+solutions called are removed too.
 """
 
 import ast
 import functools
 import json
+import re
 import textwrap
 
 
-def cut(sources, exercises, given, readers=(), solved=()):
+def cut(sources, exercises, given, readers=(), solved=(), hidden=None):
     """The sources, a dict from module to text, without the solutions of the exercises.
 
     given: helpers, as "module.name", that stay even though only solutions call them.  readers: texts of other code, in
-    which a name means that its helper stays.  solved: exercises whose functions are not changed.
+    which a name means that its helper stays.  solved: exercises whose functions are not changed.  hidden: a dict from
+    functions to what their docstrings lose, see `hide`.
     """
     opened = [(function, exercise.message(function)) for exercise in exercises for function in exercise.functions]
     bodies = [(solution(sources[name.split(".")[0]], name, given), name, message) for name, message in opened]
@@ -24,6 +27,7 @@ def cut(sources, exercises, given, readers=(), solved=()):
         used |= _names(body)
         stub = _stub(message, body[0].col_offset)
         sources[module] = _with_lines(sources[module], body[0].lineno, body[-1].end_lineno, stub)
+        sources[module] = hide(sources[module], function, (hidden or {}).get(function, {}))
     kept = given | {function for exercise in [*exercises, *solved] for function in exercise.functions}
     kept |= {name.rpartition(".")[0] for name in kept}  # the class of a method
     return _without_orphans(sources, used, kept, readers)
@@ -38,9 +42,21 @@ def solution(source, function, given):
     """The statements that are the solution of a function, "module.name" or "module.class.name", as nodes."""
     definition = find(tree(source), function)
     body, start = definition.body, int(ast.get_docstring(definition) is not None)
-    while start < len(body) - 1 and is_check(body[start], {name.rpartition(".")[2] for name in given}):
+    given = {name.rpartition(".")[2] for name in given}
+    while start < len(body) - 1 and (is_check(body[start], given) or _returns_arguments(body[start], definition.args)):
         start += 1
     return body[start:]
+
+
+def _returns_arguments(statement, arguments):
+    """Whether a statement returns arguments unchanged, or None beside them, as where a layer is switched off."""
+    names = {argument.arg for argument in arguments.args}
+    match statement:
+        case ast.If(body=[ast.Return(value=ast.Name(id=name))], orelse=[]):
+            return name in names
+        case ast.If(body=[ast.Return(value=ast.Tuple(elts=[ast.Name(id=name), ast.Constant(value=None)]))], orelse=[]):
+            return name in names
+    return False
 
 
 def find(module, function):
@@ -52,6 +68,22 @@ def find(module, function):
             raise ValueError(f"{function}: there is no such function")
         node = found[-1]
     return node
+
+
+def hide(source, function, texts):
+    """The source, in which the function's docstring has other texts: a dict from old to new.
+
+    Any white space in a text stands for any other.  Raises ValueError for a text that does not occur once.
+    """
+    if not texts:
+        return source
+    docstring = find(tree(source), function).body[0]
+    lines = "\n".join(source.splitlines()[docstring.lineno - 1 : docstring.end_lineno])
+    for old, new in texts.items():
+        lines, times = re.subn(r"\s+".join(map(re.escape, old.split(" "))), lambda _, new=new: new, lines)
+        if times != 1:
+            raise ValueError(f"{function}: its docstring has {times} times, not once, {old!r}")
+    return _with_lines(source, docstring.lineno, docstring.end_lineno, lines)
 
 
 def is_check(statement, given):

@@ -3,7 +3,8 @@
 The cells' tags say what to do:
 
     solution    the cell is left out, or replaced by the code that its metadata hold as `student`
-    derivation  the numbered steps (paragraphs that start with "1. ") are left out
+    derivation  the cell has numbered steps ("1. ...").  Those that its metadata name in `blanks`, a dict from number to
+                what the step asks for, become "1. $dx =$ ____"; the others are given
     question    below each question (a paragraph that starts with "*Question") there is room for an answer
 
 The edition has no outputs and no tags.
@@ -18,12 +19,15 @@ PYTHON = {  # what a notebook's metadata say, unless they are lost, as in Colab
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
 }
-DERIVATION, ANSWER = "*Your derivation:*", "*Your answer:*"
+BLANK, ANSWER = "____", "*Your answer:*"
+STEP = re.compile(r"^(\d+)\. .*?(?=\n\d+\. |\n\n|\Z)", re.MULTILINE | re.DOTALL)
+MATHS = re.compile(r"\$\$(.*?)\$\$|\$(.*?)\$", re.DOTALL)
 SET_UP = "%load_ext autoreload\n%autoreload 2\n%load_ext grading"
 SET_UP_WORDS = """\
 This is the student edition. You write the functions in `cs231n/`, one or two at a time; until then, each raises an
 error that says what to write. Thanks to the next cell, the notebook uses a file as soon as you save it. Then `%grade`
-checks what you wrote."""
+checks what you wrote. Where a step of a derivation has a blank, ____, it is yours: double-click the text, and fill
+it in."""
 
 
 def cut(notebook, exercises):
@@ -37,7 +41,7 @@ def cut(notebook, exercises):
     for i, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
         if "derivation" in tags:
-            cell.source = _without_steps(cell)
+            cell.source = _with_blanks(cell)
         if "question" in tags:
             cell.source = _with_room_for_answers(cell)
         if "solution" not in tags:
@@ -77,11 +81,14 @@ def _place(notebook, exercise):
 def _words(exercise):
     """The text of the cell that says what to do."""
     points = "1 point" if exercise.points == 1 else f"{exercise.points} points"
+    title = f"**Exercise {exercise.id}: {exercise.title}** ({points})."
+    if exercise.hand_in:
+        return f"{title} Hand in `{exercise.hand_in}`, as described above."
     tasks = [
         f"- `{name.split('.', 1)[1]}` in `cs231n/{name.split('.')[0]}.py`, which returns {_code(returns)}"
         for name, returns in exercise.functions.items()
     ]
-    return "\n".join([f"**Exercise {exercise.id}: {exercise.title}** ({points}). Write", "", *tasks, ""])
+    return "\n".join([f"{title} Write", "", *tasks, ""])
 
 
 def _code(words):
@@ -95,17 +102,55 @@ def _cell(kind, name, source):
     return cell
 
 
-def _without_steps(cell):
-    """The cell's Markdown with room for the learner's derivation in place of each run of numbered steps."""
-    blocks = []
-    for block in cell.source.split("\n\n"):
-        if not re.match(r"\d+\. ", block):
-            blocks.append(block)
-        elif not blocks or blocks[-1] != DERIVATION:
-            blocks.append(DERIVATION)
-    if DERIVATION not in blocks:
-        raise ValueError(f"{cell.id} has the tag derivation, but no numbered step")
-    return "\n\n".join(blocks)
+def _with_blanks(cell):
+    """The cell's Markdown, in which the steps that its `blanks` name only say what to find."""
+    blanks = _blanks(cell)
+
+    def cut(step):
+        ask = blanks.get(step[1])
+        return step[0] if ask is None else f"{step[1]}. {ask if BLANK in ask else f'{ask} {BLANK}'}"
+
+    return STEP.sub(cut, cell.source)
+
+
+def _blanks(cell):
+    """Number of a step -> what it asks for.  Raises ValueError unless there are such steps."""
+    blanks = cell.metadata.get("blanks", {})
+    steps = {step[1] for step in STEP.finditer(cell.source)}
+    if not blanks or not blanks.keys() <= steps:
+        raise ValueError(f"{cell.id} has the tag derivation and the blanks {[*blanks]}, but the steps {sorted(steps)}")
+    return blanks
+
+
+def results(notebook):
+    """The equations in the steps that are cut from a notebook, without those that their blanks give."""
+    for cell in notebook.cells:
+        blanks = _blanks(cell) if "derivation" in cell.metadata.get("tags", []) else {}
+        for step in STEP.finditer(cell.source):
+            if step[1] in blanks:
+                given = set(_equations(blanks[step[1]]))
+                yield from (equation for equation in _equations(step[0]) if equation not in given)
+
+
+def _equations(text):
+    """Each equation in the formulas of a text; a chain a = b = c has two, a = b and a = c."""
+    for maths in MATHS.finditer(text):
+        formulas = re.sub(r"\\boxed\{(.*)\}", r"\1", "".join(maths.groups("")))
+        for formula in re.split(r",?\s*\\q?quad", formulas):
+            left, *others = _sides(formula)
+            yield from (f"{left.strip()} = {side.strip(' .,')}" for side in others)
+
+
+def _sides(formula):
+    """The parts of a formula between its equality signs, except for those in brackets."""
+    depth, sides = 0, [""]
+    for character in formula:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "=" and depth == 0:
+            sides.append("")
+        else:
+            sides[-1] += character
+    return sides
 
 
 def _with_room_for_answers(cell):

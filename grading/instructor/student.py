@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -18,17 +19,27 @@ from grading.notebooks import read as read_notebook
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
-    *("LICENSE", "constraints.txt", "environment.yml", "conftest.py", ".gitignore", "data/README.md"),
+    *(
+        "LICENSE",
+        "constraints.txt",
+        "environment.yml",
+        "conftest.py",
+        ".gitignore",
+        "data/README.md",
+        "notebooks/nbval.cfg",
+    ),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
-    *(f"grading/{name}.py" for name in ("expect", "grade", "hints", "magic", "rules")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "hand_ins", "hints", "magic", "progress", "rules")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/questions.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
     *(f"tests/test_{name}.py" for name in ("download", "cifar10", "shapes10")),
     *(f"tests/test_pytorch_{name}.py" for name in ("device", "files", "vision")),
+    "cs231n/pretrained/*",
 )
 NOT_FOR_STUDENTS = ("test-notebooks", "notebooks", "bench", "lint", "student", "grade-submissions", "mutants")
 SHORTEST = 16  # characters of a statement that is searched for in the edition; a shorter one may occur anywhere
+SHORTEST_RESULT = 9  # the same of a formula
 
 
 def write(out, root=ROOT):
@@ -55,22 +66,27 @@ def _made(folder):
 def _write(out, root):
     """Write the edition into a new folder, and search it for solutions."""
     exercises, given = read(root / "grading/exercises.toml")
+    hidden = tomllib.loads((root / "grading/instructor/hidden.toml").read_text(encoding="utf-8"))
     for pattern in COPIED:
         for file in sorted(root.glob(pattern)):
-            _put(out / file.relative_to(root), file.read_text(encoding="utf-8"))
+            _put(out / file.relative_to(root), file.read_bytes())
     edition = root / "grading/instructor/edition"
     for file in sorted(edition.rglob("*")):
         if file.suffix in (".md", ".py"):
             _put(out / file.relative_to(edition), file.read_text(encoding="utf-8"))
 
     notebooks = {file.name: read_notebook(file.read_bytes()) for file in sorted((root / "notebooks").glob("*.ipynb"))}
+    results = [*hidden["formulas"], *(text for texts in hidden["docstrings"].values() for text in texts)]
     for number, (name, notebook) in enumerate(notebooks.items(), start=1):
+        results += cut_notebooks.results(notebook)
         mine = [exercise for exercise in exercises.values() if exercise.notebook == number]
         notebooks[name] = cut_notebooks.cut(notebook, mine)
         _put(out / "notebooks" / name, nbformat.writes(notebooks[name]) + "\n")
 
     reference, readers = cut_code.modules(root), _code(notebooks.values())
-    for module, text in cut_code.cut(reference, exercises.values(), given, readers).items():
+    for module, text in cut_code.cut(
+        reference, exercises.values(), given, readers, hidden=hidden["docstrings"]
+    ).items():
         _put(out / f"cs231n/{module}.py", text)
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     _put(out / "Makefile", _makefile(makefile, (edition / "targets.mk").read_text(encoding="utf-8")))
@@ -82,6 +98,8 @@ def _write(out, root):
     _tidy(out)
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
+    if left := told(out, results):
+        raise ValueError("results to derive are told in the edition:\n" + "\n".join(left))
     (out / RECORD).write_bytes(record(_contents(out)))
 
 
@@ -90,9 +108,10 @@ def _contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def _put(file, text):
+def _put(file, content):
+    """Write content, a text or bytes, into file, in a folder that is made if it is absent."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8", newline="\n")
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _code(notebooks):
@@ -173,6 +192,38 @@ def leaks(out, statements):
         text = _bare(text)
         found += [f"{file.relative_to(out)}: {statement}" for statement in statements if statement in text]
     return found
+
+
+def told(out, results):
+    """The places in the folder out where a docstring, Markdown or a cell has one of the results, as "file: result"."""
+    results = {plain(result): result for result in results if len(plain(result)) >= SHORTEST_RESULT}
+    found = []
+    for file in sorted(path for path in out.rglob("*") if path.suffix in (".py", ".md", ".ipynb")):
+        text = plain("\n\n".join(_prose(file)))
+        found += [f"{file.relative_to(out)}: {result}" for bare, result in results.items() if bare in text]
+    return found
+
+
+def _prose(file):
+    """The docstrings of a module, the cells of a notebook, or the text of another file."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".ipynb":
+        return [cell.source for cell in nbformat.reads(text, 4).cells]
+    if file.suffix == ".md":
+        return [text]
+    nodes = ast.walk(ast.parse(text))
+    documented = ast.Module, ast.ClassDef, ast.FunctionDef
+    return [docstring for node in nodes if isinstance(node, documented) and (docstring := ast.get_docstring(node))]
+
+
+def plain(text):
+    """A formula or a text without what differs from one way of writing it to another: LaTeX, spaces, brackets."""
+    text = re.sub(r"\\(?:text|mathrm|mathit)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\hat\{?\s*(\w)\}?", r"\1hat", text)
+    text = re.sub(r"\\sqrt\{([^{}]*)\}", r"sqrt \1", text)
+    text = re.sub(r"\\[td]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
+    text = re.sub(r"\\(left|right|boxed|cdot|times|q?quad|[,;:! ])", "", text)
+    return re.sub(r"[\s\\${}()\[\]*`_.,;]", "", text).lower()
 
 
 def zip_folder(folder, file):
