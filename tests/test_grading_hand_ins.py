@@ -106,7 +106,7 @@ def test_a_first_net_earns_one_point_and_a_linear_one_none(result, monkeypatch):
     untrained = {"W1": rng.standard_normal((3072, 10)), "b1": np.zeros(10), "W2": None, "b2": None}
     shown = result(NET, npz(**untrained))
     assert shown.earned == 0
-    assert "10 % is chance" in shown.hint
+    assert "10 % is chance" in shown.answer
 
 
 def test_a_net_is_judged_by_pictures_of_the_seed_that_nobody_has_seen(session, monkeypatch):

@@ -8,8 +8,11 @@ import functools
 import numpy as np
 import torch
 
-from grading.expect import Wrong, expect, require
+from grading.expect import RETURNED, Wrong, expect, require
+from grading.hints import Hint
 
+ALL_STEPS = "each step is in the dict, under its own name"
+SUM_OR_MEAN = "Is this step, or the forward step that it belongs to, a sum or a mean? Over how many entries?"
 STEP_ROWS = [((6, 3), 0.5), ((4, 5), 0.1)]  # shapes of x, and eps
 NORM = "mu xc var std inv xhat out dbeta dgamma dxhat dinv dstd dvar dxc dmu dx"  # the steps, in order
 
@@ -83,11 +86,11 @@ def check_steps(function, got, wanted, mistakes=None, case=""):
     got: what the function has returned.  wanted: a dict from the names of the steps, in order, to arrays.  mistakes: a
     dict from names to dicts as `expect` takes them.
     """
-    require(isinstance(got, dict), f"{function}: expected a dict of the steps, got {type(got).__name__}")
+    require(isinstance(got, dict), f"{function}: expected a dict of the steps, got {type(got).__name__}", RETURNED)
     names, factors = list(wanted), _factors(wanted)
     for name, right in wanted.items():
         before = _all_right(names[: names.index(name)])
-        require(name in got, f"{before}{name} is missing in the dict that {function} returns")
+        require(name in got, f"{before}{name} is missing in the dict that {function} returns", ALL_STEPS)
         likely = (mistakes or {}).get(name, {}) | {
             words: factor * right for words, factor in factors.items() if right.dtype != bool
         }
@@ -95,7 +98,7 @@ def check_steps(function, got, wanted, mistakes=None, case=""):
             expect(name, _as_mask(got[name]) if right.dtype == bool else got[name], right, likely, case)
         except Wrong as wrong:
             blame = f"{before}{name} is not: " if before else ""
-            raise Wrong(f"{blame}{wrong}{_shape_rule(name, got[name], right)}") from None
+            raise Wrong(f"{blame}{wrong}", _shape_rule(name, got[name], right) or wrong.mistake) from None
 
 
 def _all_right(names):
@@ -113,8 +116,8 @@ def _factors(wanted):
     N, D = next(np.shape(step) for step in wanted.values() if np.ndim(step) == 2)
     factors = {"the sign": -1, "twice what it should be": 2, "half of what it should be": 1 / 2}
     for n in {N, D} - {1, 2}:
-        factors[f"{n} times what it should be: a sum in place of a mean, or its gradient"] = n
-        factors[f"a {n}th of what it should be: a mean in place of a sum, or its gradient"] = 1 / n
+        factors[Hint(SUM_OR_MEAN, f"{n} times what it should be: a sum in place of a mean, or its gradient")] = n
+        factors[Hint(SUM_OR_MEAN, f"a {n}th of what it should be: a mean in place of a sum, or its gradient")] = 1 / n
     return factors
 
 
@@ -125,9 +128,8 @@ def _as_mask(value):
 
 
 def _shape_rule(name, value, right):
-    """The rule that a gradient of a wrong shape has broken."""
+    """The `Hint` on a gradient of a wrong shape; None for anything else."""
     if not name.startswith("d") or "_d" in name or getattr(value, "shape", ()) == right.shape:
-        return ""
-    return (
-        f". A gradient has the shape of what it belongs to, here {name[1:]}: look at the axis of the sum, and keepdims"
-    )
+        return None
+    rule = f"a gradient has the shape of what it belongs to, here {name[1:]}: look at the axis of the sum, and keepdims"
+    return Hint(f"Which shape has {name[1:]}, and which of its entries went into one entry of your {name}?", rule)
