@@ -133,9 +133,8 @@ def _grade_part(exercise, part, session, attempts, seed):
     for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
-            learner = _learner(exercise, session, tree, substitutes, rng)
             with _one_torch_thread(), right_so_far() as right, small_faults() as faults:
-                check(learner)
+                check(_learner(exercise, session, tree, substitutes, rng))
             failures.clear()
             break
         except (Wrong, Failed) as error:
