@@ -128,7 +128,7 @@ def names_below(exercise):
 
 def _grade_part(exercise, part, session, attempts, seed):
     check = getattr(importlib.import_module(f"grading.checks.{exercise.checks}"), part)
-    start, failures = time.perf_counter(), []
+    start, failures, right = time.perf_counter(), [], ()
     session.begin()
     for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])

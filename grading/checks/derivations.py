@@ -98,7 +98,9 @@ def check_steps(function, got, wanted, mistakes=None, case=""):
             expect(name, _as_mask(got[name]) if right.dtype == bool else got[name], right, likely, case)
         except Wrong as wrong:
             blame = f"{before}{name} is not: " if before else ""
-            raise Wrong(f"{blame}{wrong}", _shape_rule(name, got[name], right) or wrong.mistake) from None
+            known = wrong.mistake if isinstance(wrong.mistake, str) else ""
+            mistake = known or _shape_rule(name, got[name], right) or wrong.mistake
+            raise Wrong(f"{blame}{wrong}", mistake) from None
 
 
 def _all_right(names):
