@@ -18,7 +18,7 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade student grade-submissions mutants test-notebooks notebooks bench train lint clean
+.PHONY: help install lab get-data test grade progress student grade-submissions mutants test-notebooks notebooks bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -53,6 +53,9 @@ test: $(SET_UP) ## get the data, run every test, and check every notebook agains
 
 grade: $(SET_UP) ## check the exercises and count the points: make grade GRADE_ARGS="2.3 4"
 	@$(VENV_PYTHON) -m grading.grade $(GRADE_ARGS)
+
+progress: $(SET_UP) ## count the points of each notebook, and name what is next
+	@$(VENV_PYTHON) -m grading.progress
 
 student: $(SET_UP) ## write the student edition, without solutions, and a zip of it, into dist/
 	@$(VENV_PYTHON) -m grading.instructor.student $(STUDENT_ARGS)

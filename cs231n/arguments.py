@@ -2,11 +2,13 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 
 import numpy as np
 
 ARRAYS = np.ndarray, np.generic  # and the scalars that indexing an array gives
 FLOATS = np.float32, np.float64
+OTHERS = np.matrix, np.ma.MaskedArray  # arrays whose * is another product, or leaves out entries
 
 
 def check_count(name, count, least, most=None):
@@ -26,11 +28,22 @@ def check_number(name, value, most=math.inf):
     return float(value)
 
 
+def check_dtype(dtype):
+    """Return dtype, or what names one, as a `numpy.dtype`; raises ValueError unless it is float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.type not in FLOATS:
+        raise ValueError(f"dtype: wanted float32 or float64, got {found or repr(dtype)}")
+    return found
+
+
 def check_floats(**arrays):
     """Return the arrays, in the dtype of the first; raises ValueError, naming it, unless each is float32 or float64."""
     for name, array in arrays.items():
-        if not isinstance(array, ARRAYS) or array.dtype.type not in FLOATS:
-            got = getattr(array, "dtype", type(array).__name__)
+        if not isinstance(array, ARRAYS) or isinstance(array, OTHERS) or array.dtype.type not in FLOATS:
+            got = type(array).__name__ if isinstance(array, OTHERS) else getattr(array, "dtype", type(array).__name__)
             hint = f"np.asarray({name}, np.float32) converts it"
             raise ValueError(f"{name}: wanted float32 or float64, got {got}; {hint}")
     dtype = next(iter(arrays.values())).dtype
@@ -52,6 +65,16 @@ def check_dout(dout, shape, dtype):
 
 
 def check_keys(name, param, known):
-    """Raise ValueError, naming it, if the dict param holds a key that is not known."""
+    """Raise ValueError, naming it, unless param is a dict whose keys are all known."""
+    if not isinstance(param, Mapping):
+        raise ValueError(f"{name}: wanted a dict, got {param!r}")
     if unknown := [key for key in param if key not in known]:
         raise ValueError(f"{name}: wanted {', '.join(known)}, and nothing else; got {', '.join(map(repr, unknown))}")
+
+
+def check_seed(name, seed):
+    """Return a `numpy.random.Generator` that seed fixes, or a random one for None; raises ValueError, naming it."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: wanted a whole number of at least 0, or None, got {seed!r}") from error

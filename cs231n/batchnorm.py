@@ -150,6 +150,8 @@ def spatial_batchnorm_backward(dout, cache):
     dout (N, C, H, W) float.  Returns dx (N, C, H, W), dgamma (C,), dbeta (C,), of x's dtype.
     """
     check_floats(dout=dout)
+    if dout.ndim != 4:
+        raise ValueError(f"dout: wanted the shape of out, (N, C, H, W), got {dout.shape}")
     dx, dgamma, dbeta = batchnorm_backward_alt(_pixels(dout), cache)
     return _images(dx, dout.shape), dgamma, dbeta
 
@@ -180,7 +182,7 @@ def spatial_groupnorm_forward(x, gamma, beta, G, gn_param):
     C = x.shape[1] if x.ndim == 4 else 0
     _check_images(x, gamma, beta, [(C,), (1, C, 1, 1)])
     _check_param("gn_param", gn_param, ("mode", "eps"))
-    check_count("G", G, 1)
+    G = check_count("G", G, 1)
     if C % G:
         raise ValueError(f"G: wanted a number of groups that divides the {C} channels, got {G}")
     xhat, _, _, std = _standardize(x.reshape(len(x) * G, -1), float(gn_param.get("eps", 1e-5)), axis=1)

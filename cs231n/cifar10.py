@@ -272,11 +272,11 @@ def _summary(faults):
 
 
 def _reason(error):
-    """What an error says, on one line."""
+    """What an error says, on one line, without what a host may have sent to change a terminal."""
     if getattr(error, "errno", None) in FULL_DISK:
         return f"the disk is full ({error}); the download and its unpacking take 360 MB"
     unsaid = f"silent for {download.PATIENCE:g} s" if isinstance(error, TimeoutError) else type(error).__name__
-    return textwrap.shorten(str(error), 1000) or unsaid
+    return "".join(filter(str.isprintable, textwrap.shorten(str(error), 1000))) or unsaid
 
 
 def _obtain_from(url, part, slowest):
@@ -391,7 +391,7 @@ def _note_failure(folder, sources, message):
     try:
         write_json(Path(folder, NOTE), {"sources": sources, "message": message, "time": time.time()})
     except Exception:  # what is wrong may be the folder
-        logger.info("The failure could not be noted in %s", folder)
+        logger.debug("The failure could not be noted in %s", folder)
 
 
 def _raise_late_failure(folder, sources):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cs231n.arguments import check_count
+from cs231n.arguments import check_count, check_seed
 from cs231n.conv_layers import output_size
 from cs231n.layer_utils import (
     affine_bn_relu_backward,
@@ -59,19 +59,18 @@ class ThreeLayerConvNet(SoftmaxNet):
         dtype=np.float32,
         seed=None,
     ):
-        if len(input_dim) != 3:
+        if np.shape(input_dim) != (3,):
             raise ValueError(f"input_dim: wanted (C, H, W), got {input_dim!r}")
-        for name, count in zip("CHW", input_dim, strict=True):
-            check_count(f"input_dim: {name}", count, 1)
-        check_count("num_filters", num_filters, 1)
-        check_count("filter_size", filter_size, 1)
-        check_count("hidden_dim", hidden_dim, 1)
-        check_count("num_classes", num_classes, 1)
+        C, H, W = (check_count(f"input_dim: {name}", n, 1) for name, n in zip("CHW", input_dim, strict=True))
+        num_filters = check_count("num_filters", num_filters, 1)
+        filter_size = check_count("filter_size", filter_size, 1)
+        hidden_dim = check_count("hidden_dim", hidden_dim, 1)
+        num_classes = check_count("num_classes", num_classes, 1)
         super().__init__(reg, weight_scale, dtype)
         self.use_batchnorm = bool(use_batchnorm)
         self.conv_param = {"stride": 1, "pad": (filter_size - 1) // 2}
 
-        (C, H, W), pad = input_dim, self.conv_param["pad"]
+        pad = self.conv_param["pad"]
         convolved = output_size((H + 2 * pad, W + 2 * pad), (filter_size, filter_size), stride=1)
         H_pool, W_pool = output_size(convolved, (POOL["pool_height"], POOL["pool_width"]), POOL["stride"])
         shapes = [
@@ -79,7 +78,7 @@ class ThreeLayerConvNet(SoftmaxNet):
             (num_filters * H_pool * W_pool, hidden_dim),
             (hidden_dim, num_classes),
         ]
-        rng = np.random.default_rng(seed)
+        rng = check_seed("seed", seed)
         for i, shape in enumerate(shapes, start=1):
             self._add_layer(
                 i, weight_scale * rng.standard_normal(shape), "batchnorm" if use_batchnorm and i < 3 else None

@@ -9,7 +9,7 @@ a few images at a time and frees their columns before taking the next: see `cs23
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cs231n.arguments import check_dout, check_floats
+from cs231n.arguments import check_count, check_dout, check_floats
 from cs231n.conv_layers import check_window, conv_geometry, crop_images, output_size, pad_images, pool_geometry
 from cs231n.parallel import in_blocks
 
@@ -60,6 +60,8 @@ def im2col(x, kernel_h, kernel_w, stride=1, pad=0):
     xp, H_out and W_out are those of `conv_forward_naive`.  x: any dtype.  Returns X_col, of x's dtype.
     """
     check_window(kernel_h, kernel_w, stride, pad)
+    if not isinstance(x, np.ndarray) or x.ndim != 4:
+        raise ValueError(f"x: wanted an array of images (N, C, H, W), got {type(x).__name__} of shape {np.shape(x)}")
     kernel = kernel_h, kernel_w
     patches = sliding_window_view(pad_images(x, pad), kernel, axis=(2, 3))[:, :, ::stride, ::stride]
     return patches.transpose(1, 4, 5, 0, 2, 3).reshape(x.shape[1] * kernel_h * kernel_w, -1)
@@ -71,7 +73,7 @@ def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
     cols (C * kernel_h * kernel_w, N * H_out * W_out) float.  x_shape: (N, C, H, W).  Returns an array of that shape and
     of cols' dtype.
     """
-    check_window(kernel_h, kernel_w, stride, pad)
+    _check_columns(cols, x_shape, kernel_h, kernel_w, stride, pad)
     N, C, H, W = x_shape
     H_out, W_out = output_size((H + 2 * pad, W + 2 * pad), (kernel_h, kernel_w), stride)
     cols = cols.reshape(C, kernel_h, kernel_w, N, H_out, W_out)
@@ -79,6 +81,18 @@ def col2im(cols, x_shape, kernel_h, kernel_w, stride=1, pad=0):
     for p, q in np.ndindex(kernel_h, kernel_w):
         xp[:, :, p : p + stride * H_out : stride, q : q + stride * W_out : stride] += cols[:, p, q]
     return crop_images(xp.swapaxes(0, 1), pad)
+
+
+def _check_columns(cols, x_shape, kernel_h, kernel_w, stride, pad):
+    check_window(kernel_h, kernel_w, stride, pad)
+    check_floats(cols=cols)
+    if np.shape(x_shape) != (4,):
+        raise ValueError(f"x_shape: wanted (N, C, H, W), got {x_shape!r}")
+    N, C, H, W = (check_count("x_shape", size, 0) for size in x_shape)
+    H_out, W_out = output_size((H + 2 * pad, W + 2 * pad), (kernel_h, kernel_w), stride)
+    wanted = C * kernel_h * kernel_w, N * H_out * W_out
+    if cols.shape != wanted:
+        raise ValueError(f"cols: wanted the columns of images {tuple(x_shape)}, {wanted}, got {cols.shape}")
 
 
 def max_pool_forward_fast(x, pool_param):

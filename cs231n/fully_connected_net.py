@@ -1,11 +1,12 @@
 """Fully connected nets of any depth."""
 
+import numbers
 from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 
-from cs231n.arguments import check_count
+from cs231n.arguments import check_count, check_seed
 from cs231n.dropout import dropout_backward, dropout_forward
 from cs231n.layer_utils import (
     affine_bn_relu_backward,
@@ -58,11 +59,11 @@ class FullyConnectedNet(SoftmaxNet):
         if use_batchnorm and normalization not in (None, "batchnorm"):
             raise ValueError(f"use_batchnorm=True contradicts normalization={normalization!r}; give one of the two")
         normalization = "batchnorm" if use_batchnorm else normalization
-        if normalization not in HIDDEN_LAYERS:
+        if normalization not in tuple(HIDDEN_LAYERS):  # a list cannot be looked up in a dict
             choices = ", ".join(map(repr, HIDDEN_LAYERS))
             raise ValueError(f"normalization: wanted one of {choices}, got {normalization!r}")
-        if dropout is not None and not 0 < dropout <= 1:
-            raise ValueError(f"dropout: wanted the probability of KEEPING a unit, 0 < p <= 1, or None, got {dropout}")
+        if not (dropout is None or (isinstance(dropout, numbers.Real) and 0 < dropout <= 1)):
+            raise ValueError(f"dropout: wanted the probability of KEEPING a unit, 0 < p <= 1, or None, got {dropout!r}")
         super().__init__(reg, weight_scale, dtype)
         if not isinstance(hidden_dims, Iterable):
             raise ValueError(f"hidden_dims: wanted a list of widths, got {hidden_dims!r}")
@@ -75,7 +76,7 @@ class FullyConnectedNet(SoftmaxNet):
         self.normalization = normalization
         self.num_layers = len(dims) - 1
         self.dropout_param = {"p": 1.0 if dropout is None else float(dropout), "seed": seed}
-        rng = np.random.default_rng(seed)
+        rng = check_seed("seed", seed)
         for i, shape in enumerate(pairwise(dims), start=1):
             W = weight_scale * rng.standard_normal(shape)
             self._add_layer(i, W, normalization if i < self.num_layers else None)
@@ -88,11 +89,10 @@ class FullyConnectedNet(SoftmaxNet):
     def _forward(self, h, mode):
         """Scores (N, C) of a batch h, and the caches that `_backward` needs."""
         hidden_forward, _ = HIDDEN_LAYERS[self.normalization]
-        p, rng = self.dropout_param["p"], np.random.default_rng(self.dropout_param["seed"])
         caches = []
         for i in range(1, self.num_layers):
             h, cache = hidden_forward(h, *self._layer_arguments(i))
-            h, mask = dropout_forward(h, {"mode": mode, "p": p, "rng": rng}) if p < 1 else (h, None)
+            h, mask = self._dropout_forward(h, i, mode)
             caches.append((cache, mask))
         scores, cache = affine_forward(h, *self._layer_arguments(self.num_layers))
         return scores, [*caches, cache]
@@ -105,11 +105,27 @@ class FullyConnectedNet(SoftmaxNet):
         grads = dict(zip(self._layer_names(self.num_layers), gradients, strict=True))
         for i in range(self.num_layers - 1, 0, -1):
             cache, mask = caches.pop()
-            if mask is not None:
-                dh = dropout_backward(dh, mask)
+            dh = self._dropout_backward(dh, mask)
             dh, *gradients = hidden_backward(dh, cache, need_dx=i > 1)
             grads.update(zip(self._layer_names(i), gradients, strict=True))
         return grads
+
+    def _dropout_forward(self, h, i, mode):
+        """The output h (N, M) of hidden layer i after dropout, and the mask; h and None where there is no dropout.
+
+        The mask is drawn from the seed in dropout_param and from i, so that each layer has a mask of its own; with None
+        for the seed, it is drawn afresh.
+        """
+        if self.dropout_param["p"] == 1:
+            return h, None
+        p, seed = self.dropout_param["p"], self.dropout_param["seed"]
+        return dropout_forward(h, {"mode": mode, "p": p, "seed": None if seed is None else [seed, i]})
+
+    def _dropout_backward(self, dh, mask):
+        """The gradient with respect to the h of `_dropout_forward`, given that with respect to its output."""
+        if mask is None:
+            return dh
+        return dropout_backward(dh, mask)
 
     def _layer_arguments(self, i):
         """What layer i's forward takes after its input: its parameters and, where it has a norm, the norm's dict."""

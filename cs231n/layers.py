@@ -111,7 +111,7 @@ def _true_class_index(x, y):
     check_floats(x=x)
     if x.ndim != 2 or x.size == 0:
         raise ValueError(f"x: wanted float scores (N, C), at least one example and one class, got {x.dtype} {x.shape}")
-    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
+    if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
         raise ValueError(f"y: wanted {len(x)} integer labels for x {x.shape}, got shape {y.shape} and dtype {y.dtype}")
     if y.min() < 0 or y.max() >= x.shape[1]:
         i = int(np.argmax((y < 0) | (y >= x.shape[1])))

@@ -10,7 +10,7 @@ Each rule states its algorithm for one block of entries; `_in_blocks` applies it
 
 import numpy as np
 
-from cs231n.arguments import check_count, check_floats
+from cs231n.arguments import check_count, check_floats, check_keys, check_number
 from cs231n.parallel import in_blocks
 
 NUMBERS = 8  # that an update holds for each entry of w: its arguments, and a few of its intermediate results
@@ -97,8 +97,7 @@ def _with_defaults(config, w, dw, **defaults):
     if w.shape != dw.shape:
         raise ValueError(f"dw: wanted the shape of w, {w.shape}, got {dw.shape}")
     config = {} if config is None else config
-    if unknown := sorted(config.keys() - defaults.keys()):
-        raise ValueError(f"config: unknown {', '.join(unknown)}; this rule knows {', '.join(defaults)}")
+    check_keys("config", config, defaults)
     for name, default in defaults.items():
         if default is None:
             state = config.get(name)
@@ -110,7 +109,9 @@ def _with_defaults(config, w, dw, **defaults):
         elif default == 0:  # t
             config[name] = check_count(f"config[{name!r}]", config.get(name, default), 0)
         else:
-            config.setdefault(name, default)
+            check_number(f"config[{name!r}]", config.setdefault(name, default))
+            if name.startswith("beta") and not config[name] < 1:
+                raise ValueError(f"config[{name!r}]: wanted a number below 1, got {config[name]!r}")
     return config
 
 

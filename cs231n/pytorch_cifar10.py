@@ -5,7 +5,8 @@
     python -m cs231n.pytorch_cifar10 --resume                            continues a run that was stopped
     python -m cs231n.pytorch_cifar10 --overwrite                         starts a run over
     torchrun --nproc-per-node=2 -m cs231n.pytorch_cifar10                trains on two GPUs
-    python -m cs231n.pytorch_cifar10 predict runs/classic/best.pt x.png  classifies image files
+    python -m cs231n.pytorch_cifar10 predict x.png                       classifies image files, with the pack's own net
+    python -m cs231n.pytorch_cifar10 predict runs/classic/best.pt x.png  the same, with the net of a run
     python -m cs231n.pytorch_cifar10 bench --presets 94 95 96 --seeds 10 measures accuracies and times of presets
     python -m cs231n.pytorch_cifar10 ablate --seeds 5                    measures what each idea of speedrun adds
 
@@ -228,6 +229,7 @@ def _train_and_test(recipe, args, device):
     if rank() == 0:
         result = {"data": test.name, "val_acc": val_acc, "test_loss": test_loss, "test_acc": test_acc}
         write_json(folder / "result.json", result | seconds)
+        pytorch_files.write_half(folder)
         _draw_curves(folder, training.history, train.name)
 
 

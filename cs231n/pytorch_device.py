@@ -8,8 +8,10 @@ statistics of each share, the result would depend on the number of processes.
 
 import gc
 import os
-from contextlib import contextmanager
+import platform
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -53,8 +55,19 @@ def reason(error):
 
 
 def device_name(device):
-    """The model name of a CUDA device, such as NVIDIA H200; for any other device, its type: mps or cpu."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """The name of a CUDA device, such as NVIDIA H200, or of a CPU, with its threads; of other devices, the type."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def _processor():
+    """The processor's name, such as AMD EPYC."""
+    with suppress(OSError):  # Python knows it elsewhere only
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def memory_format(device):

@@ -1,5 +1,6 @@
 """Optimizers for the recipes: PyTorch's AdamW and Nesterov SGD, Muon, and averages of the weights."""
 
+import copy
 from collections import defaultdict
 from contextlib import contextmanager
 
@@ -133,6 +134,47 @@ def rewind(optimizer, state):
         for name, value in kept.items():
             if value is not None:  # the momentum of SGD without momentum
                 value.copy_(state[w][name]) if w in state else value.zero_()
+
+
+class Scheduled:
+    """A model, its optimizers, and their learning rates, which follow a schedule from step to step.
+
+    rate(step): the factor on all learning rates in a step, counted from 0.  device: that of the learning rates.
+    """
+
+    def __init__(self, model, optimizers, rate, device):
+        self.model, self.optimizers = model, optimizers
+        for optimizer in optimizers:
+            keep_rates_on(device, optimizer)
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
+
+    def advance(self):
+        """Set the learning rates of the next step."""
+        for schedule in self.schedules:
+            schedule.step()
+
+    @contextmanager
+    def undone(self):
+        """A context whose steps are undone at its end, in place, as CUDA graphs refer to these tensors."""
+        weights = copy.deepcopy(self.model.state_dict())
+        states = [copy_of_state(optimizer) for optimizer in self.optimizers]
+        yield
+        self.model.load_state_dict(weights)
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            rewind(optimizer, state)
+            optimizer.zero_grad()
+
+    def state_dict(self):
+        """The state to save, a dict of those of its parts (not copied)."""
+        parts = {name: [part.state_dict() for part in getattr(self, name)] for name in ("optimizers", "schedules")}
+        return {"model": self.model.state_dict(), **parts}
+
+    def load_state_dict(self, state):
+        """Restore what `state_dict` returned.  Raises KeyError or ValueError where a part is missing."""
+        self.model.load_state_dict(state["model"])
+        for name in ("optimizers", "schedules"):
+            for part, saved in zip(getattr(self, name), state[name], strict=True):
+                part.load_state_dict(saved)
 
 
 class SlowWeights:

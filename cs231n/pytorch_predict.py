@@ -1,9 +1,10 @@
-"""Classify image files with a trained net: `python -m cs231n.pytorch_cifar10 predict CHECKPOINT IMAGE...`."""
+"""Classify image files with a trained net: `python -m cs231n.pytorch_cifar10 predict [CHECKPOINT] IMAGE...`."""
 
 import logging
 import sys
 import warnings
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from PIL import Image, ImageOps, PngImagePlugin
 from cs231n.arguments import check_count
 from cs231n.pytorch_data import normalized
 from cs231n.pytorch_device import best_device, memory_format, usable_device
-from cs231n.pytorch_files import check_tensors, interpreted, load
+from cs231n.pytorch_files import check_tensors, in_single_precision, interpreted, load
 from cs231n.pytorch_resnet import build, scores_of
 
 logger = logging.getLogger(__name__)
 
+PRETRAINED = Path(__file__).with_name("pretrained") / "half.pt"  # of the preset cpu; its log is beside it
 SIDE = 32  # height and width, in pixels, of the images that the nets are trained on
 GREYS = {"L;2": 255 // 3, "L;4": 255 // 15}  # what a PNG's grey of fewer bits is multiplied by
 # Editors write texts and colour profiles of more than Pillow's 1 MiB into a PNG.
@@ -26,14 +28,15 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
 class Classifier:
     """The net of a checkpoint, ready to classify.
 
-    checkpoint: the path of a run's best.pt or last.pt.  device: a name, such as cpu or cuda (None: that of
+    checkpoint: the path of a run's best.pt, last.pt or half.pt (None: `PRETRAINED`, the net that comes with the pack).
+    device: a name, such as cpu or cuda (None: that of
     `best_device`).  class_names, data: the class names and the name of the data set that it was trained on.
     Raises OSError where the checkpoint cannot be read, ValueError where it is damaged or was not written by a training
     run, or where the device cannot be used.
     """
 
-    def __init__(self, checkpoint, device=None):
-        self.device = usable_device(device or best_device())
+    def __init__(self, checkpoint=None, device=None):
+        checkpoint, self.device = checkpoint or PRETRAINED, usable_device(device or best_device())
         state = load(checkpoint, self.device)
         with interpreted(checkpoint):
             self.class_names, self.data = state["class_names"], state["data"]
@@ -41,8 +44,9 @@ class Classifier:
             self._statistics = tuple(torch.tensor(state["statistics"][s], device=self.device) for s in ("mean", "std"))
             with torch.device("meta"):  # names and shapes, without memory for the weights
                 self.model = build(state["architecture"] | {"num_classes": len(self.class_names)})
-            check_tensors(checkpoint, state["model"], self.model.state_dict())
-            self.model.load_state_dict(state["model"], assign=True)
+            weights = in_single_precision(state["model"])
+            check_tensors(checkpoint, weights, self.model.state_dict())
+            self.model.load_state_dict(weights, assign=True)
         self.model.to(self.device, memory_format=memory_format(self.device)).eval()
 
     @torch.inference_mode()
@@ -136,8 +140,8 @@ def _on_white(image):
 
 def add_options(parser, argv):
     """Add the options of predict to parser; argv, the words of the command line, has no effect on them."""
-    parser.add_argument("checkpoint", help="best.pt of a run")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG or JPEG file of any size")
+    text = "PNG or JPEG files of any size; before them perhaps a checkpoint, such as best.pt, whose name ends in .pt"
+    parser.add_argument("files", nargs="+", metavar="FILE", help=f"{text} (default: the net that comes with the pack)")
     parser.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: a GPU, if there is one)")
     parser.add_argument("--top", type=int, metavar="N", help="how many classes to print, best first (default: all)")
 
@@ -150,9 +154,10 @@ def run(args):
     """
     if args.top is not None:
         check_count("top", args.top, 1)
-    classifier = Classifier(args.checkpoint, args.device)
+    names_checkpoint = args.files[0].endswith(".pt")
+    classifier = Classifier(args.files[0] if names_checkpoint else None, args.device)
     failed = 0
-    for path in args.images:
+    for path in args.files[names_checkpoint:]:
         try:
             ranked = list(classifier.classify(path).items())[: args.top]
             percent = ", ".join(f"{name} {100 * probability:.2f} %" for name, probability in ranked)

@@ -19,12 +19,13 @@ classic, trained on 45,000 images with this code before it had CUDA graphs, reac
 import argparse
 import math
 import numbers
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from cs231n.arguments import check_count
 from cs231n.pytorch_optim import Muon, SlowWeights, adamw, nesterov, weight_groups
 
 SIDE = 32  # height and width of an image, in pixels
+PROXY = 32, 64, 64  # channels of the stages of a proxy net
 LOADERS, PRECISIONS, AVERAGES = ("device", "torchvision"), ("auto", "bf16", "float32"), ("none", "ema", "lookahead")
 
 
@@ -142,7 +143,7 @@ class Classic(Recipe):
     )
     lr_factor: float = _option(0.2, "factor by which the learning rate is then multiplied", 0, 1)
 
-    net = "ResNet"
+    net, hardest, proxy = "ResNet", 1.0, None
 
     @property
     def last_side(self):
@@ -200,8 +201,16 @@ class Speedrun(Recipe):
     averaging: str = _option("lookahead", "which average of the weights is kept", choices=AVERAGES)
     average_share: float = _option(0.25, "share of the newest weights in each update of the average, at the end", 0, 1)
     average_period: int = _option(5, "steps from one update of the average to the next", 1)
+    hardest: float = _option(1.0, "share of each batch to train on, the images that a proxy net finds hardest", 0, 1)
 
     net = "FastResNet"
+
+    @property
+    def proxy(self):
+        """The recipe of the proxy net that chooses the hardest images, or None where all are kept."""
+        if self.hardest == 1:
+            return None
+        return replace(self, widths=PROXY[: len(self.widths)], blocks=(0, 1), hardest=1.0)
 
     @property
     def last_side(self):
@@ -266,6 +275,15 @@ PRESETS = {
         "94": {},
         "95": {"epochs": 14, "widths": (96, 256, 384), "blocks": (1,), "pad": 3, "cutout": 6},
         "96": {"epochs": 36, "widths": (128, 384, 512), "blocks": (1,), "pad": 4, "cutout": 12, "muon_lr": 0.16},
+        "cpu": {
+            "epochs": 24,
+            "batch_size": 500,
+            "widths": (32, 128, 128),
+            "blocks": (1,),
+            "cutout": 6,
+            "lr": 0.75,
+            "muon_lr": 0.12,
+        },
         "tiny": {"epochs": 2, "batch_size": 100, "widths": (8, 16), "train_images": 2000},
     },
 }
@@ -286,6 +304,7 @@ ABLATIONS = {  # the setting that turns off each idea of speedrun
     "frozen whitening bias": {"whitening_bias": 1.0},
     "progressive resolution": {"sides": (SIDE,)},
     "least sure only": {"test_unsure": 1.0},
+    "hardest half": {"hardest": 1.0},
 }
 ADDITIONS = {  # the setting that turns on an idea which the preset 94 does without
     "blocks in the first stage": {"blocks": (1,)},
@@ -293,6 +312,7 @@ ADDITIONS = {  # the setting that turns on an idea which the preset 94 does with
     "frozen whitening bias": {"whitening_bias": 0.3},
     "progressive resolution": {"sides": (24, 28, 32)},
     "least sure only": {"test_unsure": 0.25},
+    "hardest half": {"hardest": 0.5},
 }
 
 

@@ -1,21 +1,18 @@
 """A training run by a recipe: its epochs, its checkpoints and its log."""
 
-import copy
 import math
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from cs231n import pytorch_files as files
-from cs231n.files import ADVICE, write_csv
+from cs231n.files import ADVICE
 from cs231n.pytorch_data import DeviceBatches, TorchvisionBatches, normalized, resized
 from cs231n.pytorch_device import (
-    autocast,
     memory_format,
     rank,
     reason,
@@ -24,11 +21,11 @@ from cs231n.pytorch_device import (
     wait_for,
     world_size,
 )
-from cs231n.pytorch_optim import copy_of_state, keep_rates_on, rewind
-from cs231n.pytorch_resnet import build, scores_of
-from cs231n.pytorch_step import Step
+from cs231n.pytorch_optim import Scheduled
+from cs231n.pytorch_proxy import Proxy, kept
+from cs231n.pytorch_resnet import build
+from cs231n.pytorch_step import WARM_UP, Evaluation, Step
 
-WARM_UP = 3  # steps before the clock starts
 WHITENED = 5000  # training images, the first ones, that a recipe may compute initial weights from
 
 
@@ -41,10 +38,10 @@ class Training:
     of the torchvision loader.  graphed: on CUDA, in a single process, repeat the step as a CUDA graph.
     Raises ValueError for workers without that loader, or a batch that the processes cannot share evenly.
 
-    After each epoch `last.pt`, `log.csv` and, if the validation accuracy is the best so far, `best.pt` are replaced;
-    `resume` alone reads them.  The training loss and accuracy are means over the batches of the epoch, as the net was
-    when it saw them, and the loss is that of smoothed labels where the recipe smooths them.  The validation loss and
-    accuracy are measured after the epoch, with labels as they are.
+    After each epoch `last.pt`, `log.csv` and, if the validation accuracy is the best so far, `best.pt` are replaced, in
+    the background, from a copy of the state; `resume` alone reads them.  The training loss and accuracy are means over
+    the batches of the epoch, as the net was when it saw them, and the loss is that of smoothed labels where the recipe
+    smooths them.  The validation loss and accuracy are measured after the epoch, with labels as they are.
 
     history: the rows of the log, a dict of numbers for each complete epoch.  best, best_val_acc: the weights of the
     best epoch so far, by name, and its validation accuracy (None and -1 before the first epoch is complete).
@@ -58,24 +55,27 @@ class Training:
         self.output_dir, self.device = output_dir and Path(output_dir).expanduser(), train.x.device
         self.versions = files.versions(self.device)
         self.batches = self._training_batches(workers)
-        if self.batches.batch_size * recipe.last_side**2 == 1:
+        self.kept = kept(recipe.hardest, self.batches.batch_size)  # images of a batch that a step learns from
+        if self.kept * recipe.last_side**2 == 1:
             raise ValueError(
                 "batch_size, train_images: wanted at least 2, as batch norm needs in a net of these widths, got 1"
             )
-        self.model = self._first_model().to(self.device, memory_format=memory_format(self.device))
-        self.training_seconds, self.warm_up_seconds = self._prepare(self.model), 0.0
-        self.average = recipe.average(self.model)
-        self.optimizers = recipe.optimizers(self.model, self.device)
-        for optimizer in self.optimizers:
-            keep_rates_on(self.device, optimizer)
+        if recipe.proxy and world_size() > 1:
+            raise ValueError(f"hardest: wanted 1.0 with several processes, got {recipe.hardest}")
         self.steps = recipe.epochs * self.batches.steps
-        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate) for optimizer in self.optimizers]
+        self.graphed = graphed and self.device.type == "cuda" and world_size() == 1
+        self.training_seconds, self.warm_up_seconds = 0.0, 0.0
+        self.model, self.proxy = self._first_nets()
+        self.average = recipe.average(self.model)
+        self.trained = Scheduled(self.model, recipe.optimizers(self.model, self.device), self._rate, self.device)
+        self.optimizers = self.trained.optimizers
         self.epoch, self.history, self.best, self.best_val_acc = 0, [], None, -1.0
-        self.compiled, self.graphed = compiled, graphed and self.device.type == "cuda" and world_size() == 1
+        self.writer, self.compiled = files.Writer(), compiled
         if world_size() > 1:
             synchronize_batchnorm(self.model)
         settings = self.device, recipe.precision, recipe.label_smoothing, self.graphed
-        self.step = Step(self._net(), self.optimizers, *settings)
+        self.step = Step(self._net(), self.optimizers, *settings, choose=self.proxy and self.proxy.choose)
+        self.evaluation = Evaluation(self.model, self.device, recipe.views, recipe.precision, self.graphed)
 
     def _net(self):
         """What training calls: the model, perhaps wrapped for several processes or compiled."""
@@ -99,22 +99,24 @@ class Training:
         settings = recipe.alternating_flip, recipe.seed, recipe.reflect, recipe.cutout
         return DeviceBatches(images, recipe.batch_size, recipe.pad, *settings)
 
-    def _first_model(self):
-        with torch.random.fork_rng(devices=[]):  # PyTorch draws initial weights from its global generator only
-            torch.manual_seed(self.recipe.seed)
-            model = build(self.recipe.architecture(len(self.train_images.class_names)))
-        return model
-
-    def _prepare(self, model):
-        """Set the first weights that are computed from images.  Returns the seconds that this took."""
+    def _first_nets(self):
+        """The model and the proxy, or None, with their first weights; some of these are computed from images."""
+        recipe, classes = self.recipe, len(self.train_images.class_names)
         x = normalized(self.train_images.x[:WHITENED], self.train_images.statistics)
-        if self.device.type == "cuda":
-            self.recipe.prepare(model, x)  # the first call loads libraries, which is no training
-        wait_for(self.device)
-        start = time.perf_counter()
-        self.recipe.prepare(model, x)
-        wait_for(self.device)
-        return time.perf_counter() - start
+        with torch.random.fork_rng(devices=[]):  # PyTorch draws initial weights from its global generator only
+            torch.manual_seed(recipe.seed)
+            model = build(recipe.architecture(classes)).to(self.device, memory_format=memory_format(self.device))
+            if self.device.type == "cuda":
+                recipe.prepare(model, x)  # the first call loads libraries, which is no training
+            wait_for(self.device)
+            start = time.perf_counter()
+            recipe.prepare(model, x)
+            proxy = None
+            if recipe.proxy:
+                proxy = Proxy(recipe.proxy, recipe.hardest, classes, x, self._rate, self.graphed)
+            wait_for(self.device)
+        self.training_seconds = time.perf_counter() - start
+        return model, proxy
 
     def run(self, verbose=True):
         """Train until the recipe's epochs are complete, then load the weights of the best epoch into model.
@@ -123,27 +125,27 @@ class Training:
         Raises FloatingPointError when the loss or a weight is no longer finite, OSError where a file cannot be written,
         ValueError where torch.compile or the recording of a CUDA graph fails.
         """
-        is_first, writer = rank() == 0, None
+        is_first, events = rank() == 0, None
         writes = is_first and self.output_dir is not None
         if writes:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            writer = files.tensorboard_writer(self.output_dir, self.epoch)
+            events = files.tensorboard_writer(self.output_dir, self.epoch)
         if self.epoch < self.recipe.epochs:
             self._warm_up()
         done, hidden = self.epoch * self.batches.steps, not (is_first and verbose)
-        with tqdm(total=self.steps, initial=done, unit="step", disable=hidden) as bar:
+        with tqdm(total=self.steps, initial=done, unit="step", disable=hidden) as bar, self.writer:
             while self.epoch < self.recipe.epochs:
                 row = self._train_epoch(bar)
                 if self.val_images is not None:
                     row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
                 is_best = self._record(row)
                 if writes:
-                    self._save(is_best, writer)
+                    self._save(is_best, events)
                 shown = {"loss": f"{row['train_loss']:.3f}"}
                 shown |= {"val": f"{row['val_acc']:.4f}"} if "val_acc" in row else {}
                 bar.set_postfix(shown, refresh=False)
-        if writer:
-            writer.close()
+        if events:
+            events.close()
         self.model.load_state_dict(self.best)
         self.average = None  # the best weights are averaged ones, and the model has them now
 
@@ -161,17 +163,15 @@ class Training:
             self.best = {name: w.clone() for name, w in self._measured_weights().items()}
         return is_best
 
-    def _save(self, is_best, writer):
-        """Write the files of an epoch, last.pt at the end: a run that is killed in between repeats the epoch."""
-        state = self.state()
-        if is_best:
-            files.save(self.output_dir / "best.pt", {name: value for name, value in state.items() if name != "resume"})
-        write_csv(self.output_dir / "log.csv", self.history)
-        files.save(self.output_dir / "last.pt", state)
-        if writer:
+    def _save(self, is_best, events):
+        """Start to write the files of an epoch, once those of the epoch before are complete."""
+        state = files.snapshot(self.state())
+        wait_for(self.device)
+        self.writer.start(files.save_epoch, self.output_dir, state, is_best)
+        if events:
             row = self.history[-1]
             for name in row.keys() - {"epoch"}:
-                writer.add_scalar(name, row[name], self.epoch)
+                events.add_scalar(name, row[name], self.epoch)
 
     def _train_epoch(self, bar):
         """Pass once over the training images.  Returns the first columns of the log's row, from epoch to train_acc.
@@ -180,7 +180,7 @@ class Training:
         not finite.
         """
         self._start_epoch(self.epoch)
-        rate = float(self.schedules[0].get_last_lr()[0])
+        rate = float(self.optimizers[0].param_groups[0]["lr"])
         self.step.reset()
         wait_for(self.device)
         start = time.perf_counter()
@@ -191,7 +191,7 @@ class Training:
         seconds = time.perf_counter() - start
         self.epoch += 1
         self.training_seconds += seconds
-        images = self.batches.steps * self.batches.batch_size
+        images = self.batches.steps * self.kept
         loss = sum_over_processes(self.step.loss).item() / (self.batches.steps * world_size())
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -207,12 +207,14 @@ class Training:
         }
 
     def _step(self, x, y):
-        """Update the weights by the gradient on a batch, then the learning rates and the average."""
+        """Update the weights by the gradient on a batch, then the proxy, the learning rates and the average."""
         self.step(x, y)
-        for schedule in self.schedules:
-            schedule.step()
+        done = self.trained.schedules[0].last_epoch
+        if self.proxy:
+            self.proxy.train(done, x, y)
+        self.trained.advance()
         if self.average:
-            self.average.update(self.schedules[0].last_epoch / self.steps)
+            self.average.update((done + 1) / self.steps)
 
     def _start_epoch(self, number):
         """Prepare the model for an epoch; where other weights are trained, several processes exchange others."""
@@ -225,37 +227,38 @@ class Training:
     def _warm_up(self):
         """Take a few steps on the first images, for each kind of step to come, and undo everything that they changed.
 
-        It is undone in place, as the CUDA graphs that are recorded meanwhile refer to these tensors.
+        CUDA graphs are recorded meanwhile, that of the validation too: later, a checkpoint may be under way.
         """
-        start = time.perf_counter()
-        weights = copy.deepcopy(self.model.state_dict())
-        states = [copy_of_state(optimizer) for optimizer in self.optimizers]
+        start, nets = time.perf_counter(), [self, self.proxy] if self.proxy else [self]
         share = self.batches.batch_size // world_size()
         x = normalized(self.train_images.x[:share], self.train_images.statistics)
         try:
             next(iter(self.batches.epoch(self.epoch, self.recipe.side(self.epoch))))
-            for epoch in range(self.epoch, self.recipe.epochs):
-                self._start_epoch(epoch)
-                self.step.prepare(resized(x, self.recipe.side(epoch)), self.train_images.y[:share], WARM_UP)
+            with ExitStack() as stack:
+                for net in nets:
+                    stack.enter_context(net.trained.undone())
+                for epoch in range(self.epoch, self.recipe.epochs):
+                    self._start_epoch(epoch)
+                    batch = resized(x, self.recipe.side(epoch)), self.train_images.y[:share], WARM_UP
+                    for net in nets:
+                        net.step.prepare(*batch)
+            if self.graphed and self.val_images is not None:
+                self.evaluate(self.val_images)
         except RuntimeError as error:
             if not (self.compiled or self.graphed) or isinstance(error, torch.OutOfMemoryError):
                 raise
             tried = "compile: torch.compile" if self.compiled else "graph: recording a CUDA graph"
             raise ValueError(f"{tried} fails here ({reason(error)})") from error
-        self.model.load_state_dict(weights)
-        for optimizer, state in zip(self.optimizers, states, strict=True):
-            rewind(optimizer, state)
-            optimizer.zero_grad()
         wait_for(self.device)
         self.warm_up_seconds = time.perf_counter() - start
 
     def evaluate(self, images):
-        """The loss and the accuracy of the averaged weights, if the recipe averages them, or else of the model.
+        """The loss and the accuracy on images: of the averaged weights if the recipe averages them, else of the model.
 
-        As the function `evaluate`, with the recipe's views and precision.
+        As `cs231n.pytorch_step.Evaluation`, with the recipe's views and precision.
         """
         with self.average.in_model() if self.average else nullcontext():
-            return evaluate(self.model, images, self.recipe.views, self.recipe.precision)
+            return self.evaluation(images)
 
     def state(self):
         """The content of a checkpoint, a dict: what `predict` needs and, under the key resume, what `resume` needs.
@@ -287,20 +290,18 @@ class Training:
         return {"data": self.train_images.name, "images with the checksums": checksums, **self.recipe.settings()}
 
     def _resume_state(self):
-        return {
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
-            "average": self.average.state_dict() if self.average else None,
-        }
+        extras = {name: part.state_dict() if part else None for name, part in self._extras()}
+        return self.trained.state_dict() | extras
+
+    def _extras(self):
+        """Pairs of name and object, or None, of what a run may keep beside the model and its optimizers."""
+        return ("average", self.average), ("proxy", self.proxy and self.proxy.trained)
 
     def _set_resume_state(self, state):
-        self.model.load_state_dict(state["model"])
-        for name in ("optimizers", "schedules"):
-            for current, saved in zip(getattr(self, name), state[name], strict=True):
-                current.load_state_dict(saved)
-        if self.average:
-            self.average.load_state_dict(state["average"])
+        self.trained.load_state_dict(state)
+        for name, part in self._extras():
+            if part:
+                part.load_state_dict(state[name])
 
     def resume(self):
         """Restore the state in last.pt and the weights in best.pt, so that `run` continues the run that wrote them.
@@ -340,6 +341,8 @@ class Training:
             files.check_tensors(path, resume["model"], self.model.state_dict())
             if self.average:
                 files.check_tensors(path, resume["average"]["slow"], self.average.slow)
+            if self.proxy:
+                files.check_tensors(path, resume["proxy"]["model"], self.proxy.model.state_dict())
             self._set_resume_state(resume)
             self._check_moments(path)
             self.history, self.epoch = resume["history"], progress["epoch"]
@@ -347,7 +350,7 @@ class Training:
 
     def _check_moments(self, path):
         """Raise ValueError unless what the optimizers took from path has the shape of its weight, or is one number."""
-        for optimizer in self.optimizers:
+        for optimizer in self.optimizers + (self.proxy.trained.optimizers if self.proxy else []):
             for w, moments in optimizer.state.items():
                 for name, value in moments.items():
                     if isinstance(value, torch.Tensor) and value.shape not in (w.shape, ()):
@@ -366,22 +369,3 @@ class Training:
                 raise ValueError(f"{path}, of epoch {epoch}, is not the best of the run in {last}; {ADVICE}")
             files.check_tensors(path, weights, self.model.state_dict())
         self.best, self.best_val_acc = weights, val_acc
-
-
-@torch.inference_mode()
-def evaluate(model, images, views=None, precision="auto", batch_size=None):
-    """The mean cross-entropy loss of model over images, and its accuracy: the fraction whose highest score is correct.
-
-    Returns two floats, the loss in nats and the accuracy from 0 to 1.  images: `Images`, divided among the processes.
-    views: keyword arguments of `scores_of`.  precision: as for `autocast`.  batch_size: images at a time, in each
-    process (None: 250 on a CPU, 2,500 elsewhere).  model is left in evaluation mode.
-    """
-    model.eval()
-    batch_size = batch_size or (250 if images.x.device.type == "cpu" else 2500)
-    totals = torch.zeros(2, device=images.x.device)
-    for x, y in images.batches(batch_size):
-        with autocast(x.device, precision):
-            scores = scores_of(model, x, **(views or {})).float()
-        totals += torch.stack([F.cross_entropy(scores, y, reduction="sum"), (scores.argmax(dim=1) == y).sum()])
-    loss, correct = sum_over_processes(totals).tolist()
-    return loss / len(images), correct / len(images)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cs231n.arguments import check_number, check_numbers
+from cs231n.arguments import check_dtype, check_number, check_numbers
 from cs231n.layers import softmax_loss
 
 
@@ -16,11 +16,9 @@ class SoftmaxNet:
     """
 
     def __init__(self, reg, weight_scale, dtype):
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype: wanted float32 or float64, got {np.dtype(dtype)}")
         check_number("weight_scale", weight_scale)
         self.reg = check_number("reg", reg)
-        self.dtype = np.dtype(dtype)
+        self.dtype = check_dtype(dtype)
         self.params, self.bn_params = {}, []
 
     def _add_layer(self, i, W, normalization=None):

@@ -76,8 +76,10 @@ class Solver:
         callback=None,
         seed=None,
     ):
-        if update_rule not in RULES:
+        if update_rule not in tuple(RULES):  # a list cannot be looked up in a dict
             raise ValueError(f"update_rule: wanted one of {', '.join(RULES)}, got {update_rule!r}")
+        if not (callback is None or callable(callback)):
+            raise ValueError(f"callback: wanted a function of the solver, or None, got {callback!r}")
         _check_data(data, model)
         self.model = model
         self.data = data
@@ -145,11 +147,9 @@ class Solver:
         num_samples: measure on this many examples only, drawn at random for this epoch.  batch_size: examples at a
         time.  An example with a score that is not finite counts as wrong.  Raises ValueError if arguments do not fit.
         """
-        if len(X) == 0 or np.shape(y) != (len(X),):
-            raise ValueError(f"wanted X (N, ...) and y (N,), N > 0, got X {np.shape(X)} and y {np.shape(y)}")
+        X, y = _check_examples(X, y)
         num_samples = _check_optional_count("num_samples", num_samples)
         check_count("batch_size", batch_size, 1)
-        y = np.asarray(y)
         if num_samples is not None and num_samples < len(X):
             chosen = self._rng(SAMPLE, self.epoch).choice(len(X), num_samples, replace=False)
             X, y = X[chosen], y[chosen]
@@ -353,6 +353,14 @@ def _check_data(data, model):
             raise ValueError(f"y_{split}: wanted labels from 0 to {num_classes - 1}, got {y[i]} at index {i}")
 
 
+def _check_examples(X, y):
+    """Return X and y as arrays; raises ValueError unless they are examples and their labels."""
+    X, y = np.asarray(X), np.asarray(y)
+    if X.size == 0 or y.shape != X.shape[:1] or y.dtype.kind not in "iu":
+        raise ValueError(f"wanted X (N, ...) and y (N,) of integers, N > 0, got X {X.shape} and y {y.shape}, {y.dtype}")
+    return X, y
+
+
 def _checksum(array):
     """The shape, dtype and CRC-32 of an array; whole numbers of any dtype count as int64."""
     if array.ndim == 1:
@@ -412,6 +420,8 @@ def _below(prefix, arrays):
 
 
 def _checkpoint_path(name):
+    if not isinstance(name, str | Path):
+        raise ValueError(f"checkpoint_name: wanted the path of a file, got {name!r}")
     path = Path(name).expanduser()
     return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 

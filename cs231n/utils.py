@@ -4,11 +4,12 @@ import copy
 import functools
 import inspect
 import logging
+import numbers
 
 import numpy as np
 
 from cs231n import shapes10
-from cs231n.arguments import check_count
+from cs231n.arguments import OTHERS, check_count, check_number, check_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,9 @@ def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, sub
     Data that is absent is downloaded.  Where that fails, the drawn stand-in Shapes10 is returned in its place, under
     its own name, and a warning says so.  Raises ValueError for counts that the data set cannot meet.
     """
-    check_count("num_training", num_training, 1, 50000)
-    check_count("num_validation", num_validation, 0, 50000 - num_training)
-    check_count("num_test", num_test, 0, 10000)
+    num_training = check_count("num_training", num_training, 1, 50000)
+    num_validation = check_count("num_validation", num_validation, 0, 50000 - num_training)
+    num_test = check_count("num_test", num_test, 0, 10000)
     name, class_names, (x_train, y_train, x_test, y_test) = read_images(data_dir)
 
     train, val = slice(num_training), slice(num_training, num_training + num_validation)
@@ -90,6 +91,10 @@ def rel_error(x, y, floor=1e-8):
     floor does the same for an array that is 0 everywhere.
     """
     x, y = np.asarray(x), np.asarray(y)
+    check_number("floor", floor)
+    for name, array in (("x", x), ("y", y)):
+        if array.dtype.kind not in "biufc":
+            raise ValueError(f"{name}: wanted numbers, got {array.dtype}")
     if x.shape != y.shape:
         raise ValueError(f"x and y: wanted arrays of the same shape, got {x.shape} and {y.shape}")
     both = np.stack(
@@ -118,6 +123,7 @@ def eval_numerical_gradient_array(f, x, df, h=1e-5, verbose=False):
     f returns an array of df's shape; everything else is as in `eval_numerical_gradient`.
     """
     _check_step(x, h)
+    check_numbers("df", df)
     grad = np.empty(x.shape)
     for i in np.ndindex(x.shape):
         difference = _difference(f, x, _entry(x, i, h))
@@ -142,6 +148,7 @@ def check_gradient(name, f, x, dx, tol=1e-7, h=1e-5, directions=None, seed=0):
     Raises AssertionError that says what differs, and where; that f is random; or, at a kink, that it cannot tell.
     """
     _check_step(x, h)
+    check_number("tol", tol)
     _compare_shapes(name, dx, x)
     f, dx = _scalar(f), np.asarray(dx)
     try:
@@ -223,6 +230,8 @@ def _problem(f, x, u, slope, numerical, magnitude, tol, h):
             break
     if abs(left - right) < 2 * (allowed + rounding):
         return wrong
+    if np.isnan(left - right):
+        return ", and beside x no slope is the same for smaller steps: the check cannot tell; move x away"
     return (
         f", {left:.7g} on the one side of x and {right:.7g} on the other: at a kink, the check cannot tell; move x away"
     )
@@ -336,6 +345,8 @@ def _passed(checked, names, tol):
 
 
 def _compare_shapes(name, dx, wanted):
+    if (dtype := np.asarray(dx).dtype).kind not in "biuf" and dx is not None:
+        raise AssertionError(f"{name}: wanted an array of floats, got {dtype}")
     if dx is None or np.shape(dx) != wanted.shape:
         raise AssertionError(
             f"{name}: wanted an array of shape {wanted.shape}, got {'None' if dx is None else np.shape(dx)}"
@@ -343,7 +354,11 @@ def _compare_shapes(name, dx, wanted):
 
 
 def _check_step(x, h):
+    if not isinstance(x, np.ndarray) or isinstance(x, OTHERS):
+        raise ValueError(f"x: wanted a NumPy array, got {type(x).__name__}")
     if x.dtype != np.float64:
         raise ValueError(f"x: wanted float64, got {x.dtype}; a numerical gradient needs the digits")
-    if not h > 0:
+    if not x.flags.writeable:
+        raise ValueError("x: wanted an array that may be written to, since its entries are moved; got a read-only one")
+    if not (isinstance(h, numbers.Real) and 0 < h < np.inf):
         raise ValueError(f"h: wanted a step above 0, got {h!r}")

@@ -20,6 +20,8 @@ which has the correct functions: those of substitutes.py, or of the reference.
 
 rules.py says what the learner's code may do there, and raises an error in the line that does something else.
 
+progress.py (`make progress`, `%progress`) counts the points of each notebook and names the next exercise.
+
 update.py (`make update`) applies a corrected edition to a copy, and reset.py (`make reset`) puts an exercise back.
 edition.py reads editions, and the record of what was given; merge.py merges files; notebooks.py reads notebooks.
 
@@ -28,7 +30,9 @@ instructor/ is not part of the student edition.  There, sandbox.py starts both p
 
 
 def load_ipython_extension(ipython):
-    """Register `%grade`."""
+    """Register `%grade` and `%progress`."""
     from grading.magic import grade  # here, since grading.magic imports other modules of this package
+    from grading.progress import progress  # here, likewise
 
     ipython.register_magic_function(grade)
+    ipython.register_magic_function(progress)

@@ -94,6 +94,18 @@ def scripted_net(reg, dtype, params, scores, gradients):
     return net
 
 
+def put_factors_in_place_of_dropout():
+    """Let FullyConnectedNet multiply the output of hidden layer i by i + 1 in training, in place of dropout."""
+    from cs231n.fully_connected_net import FullyConnectedNet  # here, since each `load` brings another cs231n
+
+    def _dropout_forward(net, h, i, mode):
+        factor = i + 1 if mode == "train" else 1
+        return h * factor, factor
+
+    FullyConnectedNet._dropout_forward = _dropout_forward
+    FullyConnectedNet._dropout_backward = lambda net, dh, factor: dh * factor
+
+
 def put_simple_blocks_in_resnet():
     """Let ResNet build simple blocks: out = tanh(the channels of every stride-th pixel, mixed by a matrix)."""
     import torch  # here, since exercises in NumPy run without it

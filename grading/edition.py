@@ -1,12 +1,13 @@
 """The files of a student edition: in a zip, in a folder, and in the record of what was given to a learner."""
 
-import importlib.util
+import importlib
 import io
 import os
 import stat
+import sys
+import types
 import zipfile
 import zlib
-from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[1]
@@ -15,15 +16,20 @@ LARGEST = 100 << 20  # bytes of all files together
 NOT_GIVEN = {"__MACOSX", "__pycache__", "build", "dist", "runs"}  # what work in an edition leaves there
 
 
-def _files_module():
-    """cs231n.files without the package, in the record's version if there is one: the learner's modules may not run."""
-    spec = PathFinder.find_spec("files", [str(folder / "cs231n") for folder in (ROOT / RECORD, ROOT)])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def given_module(name):
+    """The module cs231n.name in the record's version, if there is a record: no module of the learner's runs for it."""
+    mine = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] == "cs231n"}
+    package = sys.modules["cs231n"] = types.ModuleType("cs231n")
+    package.__path__ = [str(folder / "cs231n") for folder in (ROOT / RECORD, ROOT)]
+    try:
+        return importlib.import_module(f"cs231n.{name}")
+    finally:
+        for key in [key for key in sys.modules if key.partition(".")[0] == "cs231n"]:
+            del sys.modules[key]
+        sys.modules.update(mine)
 
 
-write_bytes = _files_module().write_bytes
+write_bytes = given_module("files").write_bytes
 
 
 def given(root):

@@ -10,7 +10,10 @@ FILE = Path(__file__).with_name("exercises.toml")
 
 @dataclass(frozen=True, eq=False)
 class Exercise:
-    """An exercise.  functions: "module.function" -> what it returns; parts: check -> points; the rest: see the file."""
+    """An exercise.  functions: "module.function" -> what it returns; parts: check -> points; the rest: see the file.
+
+    hand_in: the name of a file in the project's folder, such as "my_net.npz", that is checked in place of functions.
+    """
 
     id: str
     title: str
@@ -19,7 +22,10 @@ class Exercise:
     checks: str
     parts: dict[str, int]
     uses: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
     after: str | None = None
+    minutes: int = 20
+    hand_in: str | None = None
 
     @property
     def notebook(self):
@@ -34,6 +40,14 @@ class Exercise:
     def files(self):
         """The files with its functions, as cs231n/module.py."""
         return sorted({f"cs231n/{name.split('.')[0]}.py" for name in self.functions})
+
+    @property
+    def messages(self):
+        """What is said while it is open: one message for each function, or one for the file that is absent."""
+        if self.hand_in:
+            where = f"notebook 0{self.notebook}, section {self.section}, says how to make it"
+            return [f"exercise {self.id} is open: there is no {self.hand_in} in the project's folder ({where})"]
+        return list(map(self.message, self.functions))
 
     def message(self, function):
         """The message of the error that a function raises which is not written yet."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from grading import edition
+from grading import edition, hand_ins
 from grading.exercises import choose, read
 from grading.expect import Wrong, small_faults
 from grading.session import Failed, Learner, NotStarted, Session, printable
@@ -55,7 +55,7 @@ def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=Non
     session.use(exercise)
     substitutes = {"source": source, "names": names_below(exercise)}
     attempts = [(tree, substitutes), (tree, None)] if substitutes["names"] else [(tree, None)]
-    if isolated_tree:
+    if isolated_tree and not exercise.hand_in:
         attempts = [(isolated_tree, substitutes), *attempts]
     return _small_faults_once([_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts])
 
@@ -73,7 +73,7 @@ def grade_own(exercise, session, root=ROOT, seed=0):
     """
     session.restart()
     given = _given_modules(root)
-    if not given:
+    if not given or exercise.hand_in:
         return grade(exercise, session, root, seed=seed)
     own = {file.relative_to(root).as_posix(): file.read_bytes() for file in sorted((root / "cs231n").rglob("*.py"))}
     new = {name: content for name, content in own.items() if name not in given}
@@ -123,9 +123,9 @@ def _grade_part(exercise, part, session, attempts, seed):
     for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
-            session.load(tree, substitutes)
+            learner = _learner(exercise, session, tree, substitutes, rng)
             with _one_torch_thread(), small_faults() as faults:
-                check(Learner(session, rng))
+                check(learner)
             failures.clear()
             break
         except (Wrong, Failed) as error:
@@ -141,6 +141,17 @@ def _grade_part(exercise, part, session, attempts, seed):
     shown = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
     hint = printable(shown) or "it failed without a message"  # an empty hint would mean that it is right
     return Result(part, exercise.parts[part], hint, getattr(shown, "open", False), seconds)
+
+
+def _learner(exercise, session, tree, substitutes, rng):
+    """What a check of the exercise gets: the package in tree, or the file that is handed in there."""
+    if not exercise.hand_in:
+        session.load(tree, substitutes)
+        return Learner(session, rng)
+    content = hand_ins.read(Path(tree, exercise.hand_in))
+    if content is None:
+        raise Failed("NotImplementedError", exercise.messages[0])
+    return hand_ins.HandIn(content, rng)
 
 
 @contextlib.contextmanager

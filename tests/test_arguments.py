@@ -252,3 +252,142 @@ def test_im2col_and_col2im_name_a_count_that_cannot_be(wrong, count):
     for function, *args in ((fast_layers.im2col, IMAGES), (fast_layers.col2im, np.ones((16, 32)), IMAGES.shape)):
         with pytest.raises(ValueError, match=f"^{wrong}: wanted a whole number of at least [01], got {count}$"):
             function(*args, **counts)
+
+
+# Parameters, options and subclasses of arrays that no layer, rule or net can use.
+
+NO_DICTS = {"None": None, "number": 0.5, "list": [], "pairs": [("mode", "train")], "array": np.ones(2)}
+WITH_PARAM = [
+    (name, i) for name, (_, _, *args) in LAYERS.items() for i, arg in enumerate(args) if isinstance(arg, dict)
+]
+
+
+@pytest.mark.parametrize(("name", "i"), WITH_PARAM)
+@pytest.mark.parametrize("param", NO_DICTS.values(), ids=NO_DICTS)
+def test_forward_names_a_parameter_that_is_no_dict(name, i, param):
+    forward, _, _, args = layer(name)
+    with pytest.raises(ValueError, match=r"^\w+_param: wanted a dict, got "):
+        forward(*args[:i], param, *args[i + 1 :])
+
+
+@every_layer
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of np.matrix
+@pytest.mark.parametrize("kind", [np.matrix, np.ma.array])
+def test_forward_and_backward_name_an_array_that_multiplies_otherwise(name, kind):
+    forward, backward, _, args = layer(name)
+    out, cache = forward(*args)
+    if kind is np.ma.array or out.ndim == 2:
+        with pytest.raises(ValueError, match=r"^x: wanted float32 or float64, got (matrix|MaskedArray)"):
+            forward(kind(args[0]), *args[1:])
+        with pytest.raises(ValueError, match=r"^dout: wanted float32 or float64, got (matrix|MaskedArray)"):
+            backward(kind(np.ones(out.shape)), cache)
+
+
+def test_check_floats_takes_an_array_that_is_a_file(tmp_path):
+    kept = np.memmap(tmp_path / "x", np.float32, "w+", shape=(2, 3))
+    assert check_floats(x=kept)[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("p", "0.5"), ("p", [0.5]), ("p", 1j), ("p", np.array([0.5, 0.5])), ("mode", np.ones(2)), ("mode", ["train"]),
+     ("rng", 7), ("rng", np.ones(2)), ("rng", "rng"), ("seed", -1), ("seed", 0.5), ("seed", "seed")],
+)  # fmt: skip
+def test_dropout_names_a_parameter_of_another_type(name, value):
+    with pytest.raises(ValueError, match=rf"^dropout_param\['{name}'\]: wanted "):
+        dropout.dropout_forward(ROWS, {"mode": "train", "p": 0.5, name: value})
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_rule_names_a_setting_that_is_no_number(rule):
+    _, config = rule(ROWS, ROWS)
+    for name in [name for name, value in config.items() if isinstance(value, float)]:
+        for value in ("0.1", None, [0.1], 1j, np.ones(4), float("nan"), -0.1):
+            with pytest.raises(ValueError, match=rf"^config\['{name}'\]: wanted a number of at least 0, got "):
+                rule(ROWS, ROWS, {name: value})
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("config", [[], 0.1, "learning_rate", {3: 0.1}])
+def test_rule_names_a_config_that_is_no_dict_of_settings(rule, config):
+    with pytest.raises(ValueError, match=r"^config: wanted "):
+        rule(ROWS, ROWS, config)
+
+
+@pytest.mark.parametrize("beta", ["beta1", "beta2"])
+def test_adam_names_a_beta_of_1_which_would_divide_by_0(beta):
+    with pytest.raises(ValueError, match=rf"^config\['{beta}'\]: wanted a number below 1, got 1"):
+        RULES["adam"](D, D, {beta: 1.0})
+
+
+@pytest.mark.parametrize("loss", [layers.softmax_loss, layers.svm_loss])
+def test_loss_names_labels_that_are_durations(loss):
+    with pytest.raises(ValueError, match=r"^y: wanted 3 integer labels "):
+        loss(ROWS, np.zeros(3, "m8[s]"))
+
+
+@pytest.mark.parametrize("Net", [FullyConnectedNet, ThreeLayerConvNet])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("dtype", "abc"), ("dtype", -1), ("dtype", [1.0]), ("dtype", np.float16),
+     ("seed", -1), ("seed", 1.5), ("seed", "seed"), ("input_dim", None), ("input_dim", 1.5)],
+)  # fmt: skip
+def test_net_names_a_setting_of_another_type(Net, name, value):
+    with pytest.raises(ValueError, match=f"^{name}: wanted "):
+        Net(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("dropout", "0.5"), ("dropout", [0.5]), ("normalization", ["batchnorm"])])
+def test_fully_connected_net_names_a_setting_of_another_type(name, value):
+    with pytest.raises(ValueError, match=f"^{name}: wanted "):
+        FullyConnectedNet(**{name: value})
+
+
+def test_convnet_takes_counts_of_a_small_dtype():
+    net = ThreeLayerConvNet(np.array([3, 32, 32], np.int8), np.int8(8), np.int8(3), np.int8(4), seed=0)
+    assert net.params["W2"].shape == (8 * 16 * 16, 4)
+
+
+@pytest.mark.parametrize("x", [None, 1.0, [[1.0]], np.ones((3, 4)), "x"])
+def test_im2col_names_an_x_that_is_no_array_of_images(x):
+    with pytest.raises(ValueError, match=r"^x: wanted an array of images \(N, C, H, W\), got "):
+        fast_layers.im2col(x, 2, 2)
+
+
+@pytest.mark.parametrize("shape", [None, 3, (2, 4, 5), (2, 4, 5, 5.0), (2, 4, 5, -5), "2455"])
+def test_col2im_names_an_x_shape_that_is_none(shape):
+    with pytest.raises(ValueError, match=r"^x_shape: wanted "):
+        fast_layers.col2im(np.ones((16, 32)), shape, 2, 2)
+
+
+@pytest.mark.parametrize("cols", [None, [[1.0]], np.ones((16, 32), int), np.ones((32, 16)), np.ones((16, 31))])
+def test_col2im_names_columns_that_do_not_fit(cols):
+    with pytest.raises(ValueError, match=r"^cols: wanted "):
+        fast_layers.col2im(cols, IMAGES.shape, 2, 2)
+
+
+def test_spatial_batchnorm_backward_names_a_dout_that_is_no_batch_of_images():
+    _, cache = batchnorm.spatial_batchnorm_forward(IMAGES, D, D, dict(TRAIN))
+    with pytest.raises(ValueError, match=r"^dout: wanted the shape of out"):
+        batchnorm.spatial_batchnorm_backward(np.float64(1.0), cache)
+
+
+SETTINGS = [("callback", "print"), ("checkpoint_name", 3), ("checkpoint_name", ["x"]), ("update_rule", ["sgd"])]
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS)
+def test_solver_names_a_setting_of_another_type(name, value):
+    y = np.array([0, 1, 2])
+    data = {"X_train": ROWS, "y_train": y, "X_val": ROWS, "y_val": y}
+    with pytest.raises(ValueError, match=f"^{name}: wanted "):
+        Solver(FullyConnectedNet([5], 4, 3, seed=0), data, **{name: value})
+
+
+def test_check_accuracy_takes_lists_and_names_what_are_no_examples():
+    y = np.array([0, 1, 2])
+    data = {"X_train": ROWS, "y_train": y, "X_val": ROWS, "y_val": y}
+    solver = Solver(FullyConnectedNet([5], 4, 3, seed=0), data)
+    assert solver.check_accuracy(ROWS.tolist(), [0, 1, 2], num_samples=2) in (0, 0.5, 1)
+    for X in (None, 1.0, ROWS[:, :0]):
+        with pytest.raises(ValueError, match=r"^wanted X \(N, \.\.\.\) and y "):
+            solver.check_accuracy(X, y)

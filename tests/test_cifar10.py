@@ -64,8 +64,8 @@ class Host(BaseHTTPRequestHandler):
         if not probing:
             self.server.downloads.append((self.path, start))
         manner = self.path.strip("/")
-        if manner == "missing":
-            self.send_error(404)
+        if manner in ("missing", "red"):
+            self.send_error(404, "\x1b[31mred\x07" if manner == "red" else None)
             return
         if manner == "endless" and not probing:
             self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -916,6 +916,21 @@ def test_the_command_line_fails_where_there_is_none(tmp_path, mirrors, caplog):
     mirrors("missing")
     assert cifar10.main(["--data-dir", str(tmp_path)]) == 1
     assert "404" in caplog.text
+
+
+def test_what_a_host_sends_does_not_change_the_terminal(tmp_path, mirrors):
+    mirrors("red")
+    with pytest.raises(DownloadError, match=r": 404 \[31mred\. Once") as raised:
+        fetch_cifar10(tmp_path)
+    assert str(raised.value).isprintable()
+
+
+def test_the_command_line_prints_one_line_where_the_folder_is_a_file(tmp_path, mirrors, caplog):
+    (tmp_path / "file").write_text("in the way")
+    mirrors("good")
+    with caplog.at_level("INFO"):
+        assert cifar10.main(["--data-dir", str(tmp_path / "file")]) == 1
+    assert len(caplog.messages) == 1
 
 
 def test_the_command_line_draws_the_stand_in_on_request(tmp_path, mirrors, monkeypatch, caplog):

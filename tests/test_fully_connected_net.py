@@ -45,16 +45,16 @@ def make_batch(N=7, dtype=np.float64, seed=1):
 
 
 class KeepUnits(nn.Module):
-    """Dropout with the masks of a generator; torch draws others."""
+    """Dropout with the mask of a seed; torch draws another."""
 
-    def __init__(self, p, rng):
+    def __init__(self, p, seed):
         super().__init__()
-        self.p, self.rng = p, rng
+        self.p, self.seed = p, seed
 
     def forward(self, x):
         if not self.training:
             return x
-        mask, _ = dropout_forward(np.ones(x.shape), {"mode": "train", "p": self.p, "rng": self.rng})
+        mask, _ = dropout_forward(np.ones(x.shape), {"mode": "train", "p": self.p, "seed": self.seed})
         return x * torch.from_numpy(mask).to(x.dtype)
 
 
@@ -63,7 +63,7 @@ NORMS = {"batchnorm": nn.BatchNorm1d, "layernorm": nn.LayerNorm}
 
 def torch_twin(model, dropout, seed=3):
     """A torch.nn.Sequential with the parameters and running averages of model, and those parameters by our names."""
-    modules, twin_params, rng = [nn.Flatten()], {}, np.random.default_rng(seed)
+    modules, twin_params = [nn.Flatten()], {}
     bn_params = iter(model.bn_params)
     with torch.no_grad():
         for i in range(1, model.num_layers + 1):
@@ -84,7 +84,7 @@ def torch_twin(model, dropout, seed=3):
                 norm.running_var.copy_(torch.from_numpy(bn_param["running_var"]))
             modules.append(nn.ReLU())
             if dropout:
-                modules.append(KeepUnits(dropout, rng))
+                modules.append(KeepUnits(dropout, [seed, i]))
         for name, tensor in twin_params.items():
             if not name.startswith("W"):
                 tensor.copy_(torch.from_numpy(model.params[name]))

@@ -66,10 +66,12 @@ def test_each_part_is_a_check_and_each_check_is_a_part():
         assert public == {part for other, part in checks if other == name}, name
 
 
-def test_uses_are_the_exercises_that_the_reference_calls():
+def test_uses_and_needs_are_what_the_reference_calls_of_the_notebooks_so_far():
     for exercise in EXERCISES.values():
-        assert set(exercise.uses) <= EXERCISES.keys()
-        assert used_by(exercise) - {exercise.id} <= set(exercise.uses), exercise.id
+        below = {*exercise.uses, *exercise.needs}
+        assert below <= {e.id for e in choose(map(str, range(1, exercise.notebook + 1)), EXERCISES)}
+        later = {e.id for e in EXERCISES.values() if e.notebook > exercise.notebook}
+        assert used_by(exercise) - {exercise.id} - later <= below, exercise.id
 
 
 def used_by(exercise):
@@ -123,7 +125,8 @@ def functions(value):
 def test_an_unknown_exercise_is_refused_by_name():
     with pytest.raises(ValueError, match=r"got '9\.9'"):
         choose(["9.9"], EXERCISES)
-    assert [exercise.id for exercise in choose(["3", "1.2"], EXERCISES)] == ["1.2", "3.1"]
+    assert [exercise.id for exercise in choose(["1.3", "1.2"], EXERCISES)] == ["1.2", "1.3"]
+    assert {exercise.notebook for exercise in choose(["3", "1.2"], EXERCISES)} == {1, 3}
 
 
 # --- the cut ---
@@ -258,11 +261,19 @@ def test_an_exercise_without_a_place_in_its_notebook_is_refused():
 # --- what the edition is worth ---
 
 
-def test_each_exercise_put_back_alone_earns_its_own_points_and_no_others(edition, session, tmp_path):
+def test_each_exercise_put_back_with_what_it_needs_earns_its_own_points_and_no_others(edition, session, tmp_path):
     for alone in EXERCISES.values():
-        put_back(tmp_path, [alone])
+        solved = [alone, *(EXERCISES[needed] for needed in alone.needs)]
+        put_back(tmp_path, solved)
         earned = {e.id: sum(result.earned for result in grade(e, session, tmp_path)) for e in affected(alone)}
-        assert earned == {e.id: alone.points if e is alone else 0 for e in affected(alone)}
+        assert earned == {e.id: e.points if e in solved else 0 for e in affected(alone)}
+
+
+def test_a_part_that_needs_an_open_exercise_is_named_after_it(session, tmp_path):
+    put_back(tmp_path, [EXERCISES["2.4"]])
+    *_, net = grade(EXERCISES["2.4"], session, tmp_path)
+    assert net.part == "net_normalization"
+    assert net.hint.startswith("exercise 1.7 is open")
 
 
 def affected(alone):
@@ -279,6 +290,34 @@ def put_back(tree, solved):
     others = [exercise for exercise in EXERCISES.values() if exercise not in solved]
     for module, text in cut_code.cut(REFERENCE, others, GIVEN, solved=solved).items():
         (tree / "cs231n" / f"{module}.py").write_text(text)
+    for exercise in filter(lambda exercise: exercise.hand_in, EXERCISES.values()):
+        (tree / exercise.hand_in).unlink(missing_ok=True)
+        if exercise in solved:
+            shutil.copy(ROOT / exercise.hand_in, tree)
+
+
+NET = """
+import sys
+import numpy as np
+from cs231n.fully_connected_net import FullyConnectedNet
+net = FullyConnectedNet([5, 4], input_dim=6, **eval(sys.argv[1]))
+loss, grads = net.loss(np.ones((3, 6)), np.zeros(3, int))
+print(sorted(grads) == sorted(net.params))
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "open_exercise"), [({}, None), ({"dropout": 0.5}, "3.2"), ({"normalization": "batchnorm"}, "2.4")]
+)
+def test_with_the_exercises_of_notebook_01_a_plain_net_runs_and_others_say_what_is_open(
+    settings, open_exercise, tmp_path
+):
+    put_back(tmp_path, choose(["1"], EXERCISES))
+    command = [sys.executable, "-c", NET, repr(settings)]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.stdout == "True\n") == (open_exercise is None)
+    assert f"exercise {open_exercise} is open" in done.stderr or not open_exercise
 
 
 def test_all_put_back_is_the_reference():
@@ -308,7 +347,8 @@ def test_the_given_tests_pass_and_each_open_part_fails_with_the_message_of_its_e
     parts = {f"{exercise.id}-{part}": exercise for exercise in EXERCISES.values() for part in exercise.parts}
     assert dict(failed).keys() == parts.keys(), done.stdout[-3000:]
     for part, message in failed:
-        assert message in map(parts[part].message, parts[part].functions)
+        owners = [parts[part], *(EXERCISES[needed] for needed in parts[part].needs)]
+        assert message in [possible for owner in owners for possible in owner.messages]
     assert re.search(rf"{len(parts)} failed, \d\d+ passed", done.stdout)
 
 
@@ -382,12 +422,13 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     }  # fmt: skip
     targets = subprocess.run(["make", "help"], cwd=edition, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
-        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "train", "clean",
+        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "progress", "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml", "expect.py",
-        "given.zip", "grade.py", "magic.py", "merge.py", "notebooks.py", "reset.py", "rules.py", "session.py",
-        "substitutes.py", "update.py",
+        "given.zip", "grade.py", "hand_ins.py", "magic.py", "merge.py", "notebooks.py", "progress.py", "reset.py",
+        "rules.py",
+        "session.py", "substitutes.py", "update.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)

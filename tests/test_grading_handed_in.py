@@ -172,6 +172,46 @@ def test_notes_are_printable_and_few(tmp_path):
     assert all(note.isprintable() for note in submission.notes)
 
 
+# --- files of data ---
+
+
+def test_the_files_of_data_that_exercises_ask_for_are_taken(tmp_path):
+    for name in ("cs231n/layers.py", "my_net.npz", "my_ablation.json", "other.npz", "my_net.npz.bak", "my_net.py"):
+        write(tmp_path / "anna/hw" / name, name.encode())
+    submission = only(tmp_path)
+    assert submission.data == {"my_net.npz": b"my_net.npz", "my_ablation.json": b"my_ablation.json"}
+    assert set(submission.modules) == {"layers.py"}
+
+
+def test_of_several_files_of_data_the_one_beside_the_package_counts(tmp_path):
+    write(tmp_path / "anna/my_net.npz", b"another")
+    write(tmp_path / "anna/hw/my_net.npz", b"mine")
+    write(tmp_path / "anna/hw/cs231n/layers.py")
+    submission = only(tmp_path)
+    assert submission.data == {"my_net.npz": b"mine"}
+    assert submission.notes == ["left out: anna/my_net.npz (another one was graded)"]
+
+
+@pytest.mark.parametrize("where", ["in the zip", "beside the zip"])
+def test_a_file_of_data_is_found_with_a_zipped_package(tmp_path, where):
+    entries = {**package(), **({"my_net.npz": b"mine"} if where == "in the zip" else {})}
+    write(tmp_path / "anna/hw.zip", zipped(**entries))
+    if where == "beside the zip":
+        write(tmp_path / "anna/my_net.npz", b"mine")
+    assert only(tmp_path).data == {"my_net.npz": b"mine"}
+    assert not only(tmp_path).notes
+
+
+def test_a_file_of_data_that_is_a_link_or_too_large_is_left_out(tmp_path):
+    write(tmp_path / "anna/cs231n/layers.py")
+    (tmp_path / "anna/my_net.npz").symlink_to(ROOT / "my_net.npz")
+    write(tmp_path / "bob.zip", zipped(**package(), **{"my_net.npz": bytes((8 << 20) + 1)}))
+    found, _ = submitted(tmp_path)
+    assert [submission.data for submission in found.values()] == [{}, {}]
+    assert found["anna"].notes == ["left out: anna/my_net.npz (it is not a file)"]
+    assert found["bob.zip"].notes == ["left out: my_net.npz (it has more than 8388608 bytes)"]
+
+
 # --- zips ---
 
 

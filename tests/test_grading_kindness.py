@@ -63,7 +63,7 @@ SLIPS = [  # exercise, function, what is changed, what each part then earns, and
     ("1.1", "layers.affine_backward", [(" if need_dx else None", "")], [1, 1], "dx: expected None with need_dx=False"),
     ("1.2", "layers.relu_forward", [("return np.maximum(x, 0), x", "return [np.maximum(x, 0), x]")], [1, 1], ""),
     ("1.2", "layers.relu_forward", [("np.maximum(x, 0), x", "np.maximum(x, 0).astype(int), x")], [0, 1], "out "),
-    ("1.4", "layers.svm_loss", [(TYPED, "(margins > 0).astype(float)")], [1, 1], "dx is float64"),
+    ("1.4", "layers.svm_loss", [(TYPED, "(margins > 0).astype(float)")], [1, 0], "dx is float64"),
     ("2.1", "batchnorm.batchnorm_forward", [('bn_param.get("momentum", 0.9)', 'bn_param["momentum"]')], [1, 1, 2],
      "momentum is then 0.9"),
 ]  # fmt: skip

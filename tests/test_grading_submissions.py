@@ -372,6 +372,41 @@ def test_edited_tests_and_checks_are_ignored(beneath):
     assert (row["1.1"], row["1.2"], row["1.5"]) == ("0", "2", "2")
 
 
+# --- files of data ---
+
+
+def test_a_file_of_data_is_graded_where_it_is_handed_in_and_a_bad_one_costs_itself(tmp_path, in_threads):
+    folder = tmp_path / "class"
+    for name in ("anna", "bob", "eve", "zoe"):
+        hand_in(folder, name)
+    for name in ("anna", "zoe"):
+        shutil.copy(ROOT / "my_net.npz", folder / name)
+    (folder / "eve/my_net.npz").write_bytes(b"cos\nsystem\n(S'touch witness'\ntR.")  # a pickle that runs a program
+    grades, out = grade(folder, "1.2", "1.15")
+    points = {name: (row["1.2"], row["1.15"]) for name, row in grades.items()}
+    assert points == {"anna": ("2", "2"), "bob": ("2", "0"), "eve": ("2", "0"), "zoe": ("2", "2")}
+    assert "exercise 1.15 is open: there is no my_net.npz" in (out / "bob.txt").read_text()
+    assert "it is not an .npz that can be read" in (out / "eve.txt").read_text()
+    (folder / "zoe/my_net.npz").unlink()
+    assert grade(folder, "1.2", "1.15")[0]["zoe"]["1.15"] == "0"
+
+
+def test_an_exercise_in_code_gets_no_file_of_data_and_one_of_data_no_code(tmp_path, monkeypatch):
+    hand_in(tmp_path / "class", "anna")
+    shutil.copy(ROOT / "my_ablation.json", tmp_path / "class/anna")
+    given = {}
+    monkeypatch.setattr(workers, "Worker", WorkerHere)
+    monkeypatch.setattr(submissions, "GRADE_ONE", "children:all_right")
+    monkeypatch.setattr(WorkerHere, "call", lambda _, function, exercise, files, *args, seconds: (
+        given.update({exercise.id: sorted(files)}) or pkgutil.resolve_name(function)(exercise, files)
+    ))  # fmt: skip
+    grade(tmp_path / "class", "1.2", "3.3")
+    assert given == {
+        "1.2": sorted(f"{name}.py" for name in REFERENCE if name != "__init__"),
+        "3.3": ["my_ablation.json"],
+    }
+
+
 # --- the run ---
 
 
@@ -598,6 +633,8 @@ def test_every_exercise_is_graded_by_right_ones_below_it(tmp_path):
             for exercise in exercises:
                 source = references[exercise.id]
                 tree = submissions.write_tree(tmp_path / exercise.id, references[None], modules, exercise.files)
+                if exercise.hand_in:
+                    shutil.copy(ROOT / exercise.hand_in, tree)
                 results = grade_tree(exercise, session, tree, str(source))
                 assert [result.hint for result in results] == [""] * len(exercise.parts), exercise.id
 

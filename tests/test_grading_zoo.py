@@ -81,7 +81,8 @@ def test_the_reference_passes_every_check_with_other_seeds_too(session):
 
 def test_the_zoo_holds_every_part_of_every_exercise():
     held = {(wrong["exercise"], wrong["part"]) for wrong in ZOO}
-    assert held == {(exercise.id, part) for exercise in EXERCISES.values() for part in exercise.parts}
+    in_code = [exercise for exercise in EXERCISES.values() if not exercise.hand_in]  # see test_grading_hand_ins.py
+    assert held == {(exercise.id, part) for exercise in in_code for part in exercise.parts}
     assert len(ZOO) >= 100
 
 

@@ -17,10 +17,10 @@ shapes10 download cifar10
 layers batchnorm dropout conv_layers parallel fast_layers layer_utils optim derivations
 utils
 softmax_net fully_connected_net cnn_model trainer
-experiments scoreboard
+experiments scoreboard choices answers handin
 plots
 pytorch_vision pytorch_device pytorch_resnet pytorch_optim pytorch_files pytorch_data pytorch_recipes pytorch_step
-pytorch_training pytorch_predict pytorch_bench pytorch_ablation pytorch_cifar10
+pytorch_proxy pytorch_training pytorch_predict pytorch_bench pytorch_ablation pytorch_cifar10
 __init__
 """.split()  # noqa: SIM905
 NUMPY_ONLY = ORDER[: ORDER.index("plots")]

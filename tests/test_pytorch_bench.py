@@ -1,17 +1,30 @@
 """The benchmark of presets: what it runs, its table, and that it goes on after an interruption."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_pytorch_cifar10 import use_small_data
+from test_pytorch_data import bytes_and_labels
+from torch.profiler import ProfilerActivity, profile
 
+from cs231n import pytorch_bench
 from cs231n.files import read_csv, write_csv
-from cs231n.pytorch_bench import markdown, recipes, surroundings, table_row, tail_of_student_t
+from cs231n.pytorch_bench import (
+    device_seconds,
+    gpu_busy,
+    markdown,
+    recipes,
+    surroundings,
+    table_row,
+    tail_of_student_t,
+)
 from cs231n.pytorch_cifar10 import main
+from cs231n.pytorch_data import Images
 from cs231n.pytorch_recipes import PRESETS, Classic, Speedrun
 from cs231n.pytorch_training import Training
 
-ABOUT = {"data": "CIFAR-10", **surroundings(torch.device("cpu"))}
-COLUMNS = "preset measured_on n mean std target share_at_target p training_seconds whole_seconds data device torch cuda"
+COLUMNS = "preset measured_on n mean std target share_at_target p training_seconds whole_seconds gpu_busy data device"
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "one_torch_thread")
 
@@ -19,6 +32,12 @@ pytestmark = pytest.mark.usefixtures("fast_disk", "one_torch_thread")
 @pytest.fixture(autouse=True)
 def small_data(monkeypatch):
     use_small_data(monkeypatch.setattr)
+
+
+@pytest.fixture
+def one_commit(monkeypatch):
+    """The same commit in several runs, whatever is committed meanwhile."""
+    monkeypatch.setattr(pytorch_bench, "_commit", lambda: "0123abc")
 
 
 @pytest.fixture
@@ -38,21 +57,24 @@ def bench(folder, *options):
 
 def test_a_benchmark_trains_tests_and_writes_its_table(tmp_path, caplog):
     caplog.set_level("INFO")
+    before = surroundings(torch.device("cpu"))
     assert bench(tmp_path, "--seeds=2") == 0
+    after = surroundings(torch.device("cpu"))
     runs, (row,) = read_csv(tmp_path / "runs.csv"), read_csv(tmp_path / "bench.csv")
     assert [(run["preset"], run["seed"]) for run in runs] == [("tiny", "0"), ("tiny", "1")]
-    assert list(row) == [*COLUMNS.split(), "python", "commit", "date"]
+    assert list(row) == [*COLUMNS.split(), "torch", "cuda", "python", "commit", "date"]
     assert (row["preset"], row["measured_on"], row["n"], row["target"]) == ("tiny", "test", "2", "")
     assert float(row["mean"]) == pytest.approx(sum(float(run["accuracy"]) for run in runs) / 2)
     assert 0 < float(row["training_seconds"]) < float(row["whole_seconds"])
-    assert {key: row[key] for key in ABOUT} == ABOUT
+    assert (row["data"], row["gpu_busy"]) == ("CIFAR-10", "")
+    assert all(row[key] in (before[key], after[key]) for key in before)  # a commit, or midnight, may come in between
     table = (tmp_path / "bench.md").read_text()
     assert table.splitlines()[0] == f"| {' | '.join(row)} |"
     assert table in caplog.text
     assert {path.name for path in tmp_path.iterdir()} == {"runs.csv", "bench.csv", "bench.md", ".lock"}
 
 
-def test_a_benchmark_goes_on_after_an_interruption(seeds, tmp_path, monkeypatch):
+def test_a_benchmark_goes_on_after_an_interruption(seeds, one_commit, tmp_path, monkeypatch):
     evaluate = Training.evaluate
 
     def stop(training, images):
@@ -73,7 +95,7 @@ def test_a_benchmark_goes_on_after_an_interruption(seeds, tmp_path, monkeypatch)
     assert len(seeds) == 4
 
 
-def test_runs_by_other_settings_or_another_version_are_not_mixed(seeds, tmp_path, caplog):
+def test_runs_by_other_settings_or_another_version_are_not_mixed(seeds, one_commit, tmp_path, caplog):
     assert bench(tmp_path, "--seeds=1") == 0
     assert bench(tmp_path, "--seeds=2", "--no-graph") == 1
     assert "the runs of tiny were made with another settings" in caplog.text
@@ -94,14 +116,40 @@ def test_presets_named_after_a_target_train_on_all_images_unless_told_otherwise(
 def test_a_row_worked_by_hand():
     runs = [{"accuracy": a, "training_seconds": s, "whole_seconds": 4} for a, s in ((0.95, 1.0), ("0.93", "3.0"))]
     runs.append({"accuracy": 0.94, "training_seconds": 2.0, "whole_seconds": 4.0})
+    for run, busy in zip(runs, (0.9, "0.7", ""), strict=True):
+        run["gpu_busy"] = busy
     row = table_row("94", "test", runs, {"device": "card"})
     assert (row["mean"], row["std"], row["share_at_target"]) == pytest.approx((0.94, 0.01, 2 / 3))
     assert (row["p"], row["training_seconds"], row["whole_seconds"]) == pytest.approx((0.5, 2.0, 4.0))
-    assert (row["n"], row["device"]) == (3, "card")
+    assert (row["n"], row["device"], row["gpu_busy"]) == (3, "card", pytest.approx(0.8))
     single = table_row("94", "test", runs[:1], {})
     assert (single["std"], single["p"], single["share_at_target"]) == ("", "", 1.0)
     line = markdown([row]).splitlines()[2]
-    assert line == "| 94 | test | 3 | 94.00 % | 1.00 % | 94.00 % | 66.67 % | 0.5 | 2.00 | 4.00 | card |"
+    assert line == "| 94 | test | 3 | 94.00 % | 1.00 % | 94.00 % | 66.67 % | 0.5 | 2.00 | 4.00 | 80.00 % | card |"
+
+
+def event(microseconds, device_type, is_user_annotation=False):
+    return SimpleNamespace(
+        self_device_time_total=microseconds,
+        device_type=getattr(torch.autograd.DeviceType, device_type),
+        is_user_annotation=is_user_annotation,
+    )
+
+
+def test_the_time_of_a_gpu_is_that_of_its_own_events():
+    events = [event(3e5, "CUDA"), event(2e5, "CUDA"), event(7e5, "CPU"), event(9e5, "CUDA", is_user_annotation=True)]
+    assert device_seconds(events) == pytest.approx(0.5)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        torch.ones(9).sum()
+    assert len(profiled.events()) > 0
+    assert device_seconds(profiled.events()) == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_is_busy_for_a_part_of_each_step():
+    training = Training(Speedrun(batch_size=16, widths=(8,)), Images(*bytes_and_labels(48), "cuda"), None, None)
+    training.run(verbose=False)
+    assert 0 < gpu_busy(training) < 1.1
 
 
 @pytest.mark.parametrize(

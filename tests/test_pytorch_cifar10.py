@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = tuple("abcdefghij")
 SMALL = ["--epochs=1", "--batch-size=16", "--widths=4", "--blocks=1", "--train-images=48", "--device=cpu"]
 DRAW_CURVES = files.draw_curves
-WRITTEN = {"best.pt", "last.pt", "log.csv", "configuration.json", "result.json", "curves.png", ".lock"}
+WRITTEN = {"best.pt", "last.pt", "half.pt", "log.csv", "configuration.json", "result.json", "curves.png", ".lock"}
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "one_torch_thread")
 
@@ -223,7 +223,7 @@ def test_an_earlier_run_is_kept_unless_overwrite_is_given(tmp_path, caplog):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert main(in_folder(tmp_path, "--seed=1")) == 1
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path} has best.pt, last.pt, log.csv, curves.png, result.json of an earlier run: "
+        f"{tmp_path} has best.pt, last.pt, half.pt, log.csv, curves.png, result.json of an earlier run: "
         f"use --resume to continue it, --overwrite to start over, or another --output-dir"
     ]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -394,7 +394,10 @@ EPOCH = 4  # steps
 
 
 def train(tell, folder, options, number=0, act=None):
-    """In a process of its own, run the command line on the small data, and act after its numberth step."""
+    """In a process of its own, run the command line on the small data, and act after its numberth step.
+
+    The files of the epochs before are then written.
+    """
     torch.set_num_threads(1)
     sys.modules["matplotlib"] = None  # its import takes a while
     use_small_data(setattr)
@@ -403,6 +406,7 @@ def train(tell, folder, options, number=0, act=None):
     def step_and_act(training, x, y):
         result = step(training, x, y)
         if next(steps) == number:
+            training.writer.wait()
             act(tell, folder, training, y)
         return result
 

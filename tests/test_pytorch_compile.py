@@ -5,6 +5,7 @@ The runs have the same net and the same batches, so that only the first of them 
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,9 +59,12 @@ def test_under_bfloat16_a_compiled_nets_gradients_are_as_near_to_float32s_as_wit
         assert (compiled[name] - wanted).norm() < 2 * error + 0.01 * size < 0.2 * size, name
 
 
-def test_each_step_of_a_compiled_net_is_the_step_without_compiling_up_to_bfloat16s_rounding(cxx_compiler, tmp_path):
+@pytest.mark.parametrize("recipe", [TINY, replace(TINY, batch_size=32, hardest=0.5)], ids=["all", "the hardest half"])
+def test_each_step_of_a_compiled_net_is_the_step_without_compiling_up_to_bfloat16s_rounding(
+    cxx_compiler, tmp_path, recipe
+):
     images = Images(*bytes_and_labels(48), "cpu")
-    runs = [by_step(Training(TINY, images, None, tmp_path, compiled)) for compiled in (False, True)]
+    runs = [by_step(Training(recipe, images, None, tmp_path, compiled)) for compiled in (False, True)]
     losses = [[loss for loss, _ in run] for run in runs]
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
 

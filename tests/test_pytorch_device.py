@@ -105,7 +105,9 @@ def test_a_clock_waits_for_the_gpu_and_for_no_cpu(monkeypatch):
 def test_a_cuda_device_is_called_by_its_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card of {device}")
     assert device_name(CUDA) == "card of cuda"
-    assert device_name(CPU) == "cpu"
+    name, _, threads = device_name(CPU).rpartition(", ")
+    assert len(name) > 2
+    assert threads == f"{torch.get_num_threads()} threads"
 
 
 def forget_cublas(monkeypatch):

@@ -7,6 +7,8 @@ import io
 import os
 import platform
 import sys
+import threading
+import time
 import types
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 
 from cs231n import pytorch_files as files
 from cs231n.files import write_checked_zip
+from cs231n.pytorch_device import device_name
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -70,6 +73,61 @@ def test_a_checkpoint_of_an_earlier_version_is_one_clear_line(tmp_path):
         ValueError, match=r"a\.pt has no checksum: .* an earlier version wrote it; use another copy of it"
     ):
         files.load(tmp_path / "a.pt", "cpu")
+
+
+def test_a_snapshot_keeps_what_its_tensors_were_and_what_they_share():
+    w = torch.arange(24.0).view(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
+    state = {"model": {"w": w}, "best": [w.detach(), {"epoch": 3}], "none": None, "pair": (1, w[:, :1])}
+    copy = files.snapshot(state)
+    w.zero_()
+    assert torch.equal(copy["model"]["w"], torch.arange(24.0).view(1, 2, 3, 4))
+    assert copy["model"]["w"].stride() == w.stride()
+    assert copy["best"][0] is copy["model"]["w"]
+    assert copy["best"][1] == {"epoch": 3}
+    assert copy["none"] is None
+    assert torch.equal(copy["pair"][1], torch.arange(12.0).view(1, 1, 3, 4))
+    assert copy["best"][1] is not state["best"][1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_snapshot_of_a_gpus_tensors_is_in_pinned_memory():
+    copy = files.snapshot([torch.ones(3, device="cuda")])[0]
+    torch.cuda.synchronize()
+    assert copy.is_pinned()
+    assert copy.tolist() == [1, 1, 1]
+
+
+def test_a_writer_writes_one_after_another_and_tells_of_an_error_once():
+    order, first, second = [], threading.Event(), threading.Event()
+    with files.Writer() as writer:
+        writer.start(lambda: (first.wait(20), order.append("first")))
+        assert order == []
+        threading.Timer(0.05, first.set).start()
+        writer.start(lambda: (second.wait(20), order.append("second")))
+        assert order == ["first"]
+        second.set()
+        writer.wait()
+        assert order == ["first", "second"]
+        writer.start(lambda: os.stat("absent"))
+        with pytest.raises(FileNotFoundError, match="absent"):
+            writer.start(order.append, "third")
+        writer.start(order.append, "fourth")
+    assert order[2:] == ["fourth"]
+
+
+def stopped_by(error, done):
+    with files.Writer() as writer:
+        writer.start(lambda: (time.sleep(0.05), done.append(error), os.stat("absent")))
+        if error:
+            raise error
+
+
+@pytest.mark.parametrize(("error", "raised"), [(KeyboardInterrupt,) * 2, (ValueError,) * 2, (None, FileNotFoundError)])
+def test_at_its_end_a_writer_waits_for_the_last_write_and_keeps_the_error_that_ends_it(error, raised):
+    done = []
+    with pytest.raises(raised):
+        stopped_by(error, done)
+    assert done == [error]
 
 
 def write_foreign(path, state):
@@ -161,7 +219,7 @@ def test_the_versions_are_those_of_this_environment_as_plain_strings():
     versions = files.versions(torch.device("cpu"))
     assert versions["python"] == platform.python_version()
     assert (versions["torch"], type(versions["torch"])) == (torch.__version__, str)
-    assert (versions["device"], versions["cuda"]) == ("cpu", torch.version.cuda)
+    assert (versions["device"], versions["cuda"]) == (device_name(torch.device("cpu")), torch.version.cuda)
     assert versions["torchvision"].count(".") == 2
 
 

@@ -1,6 +1,7 @@
 """Image files are classified as the net was trained to see them, and what cannot be is one clear line."""
 
 import io
+import json
 import os
 import re
 import struct
@@ -13,10 +14,13 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from cs231n import pytorch_files as files
+from cs231n.cifar10 import CLASS_NAMES
+from cs231n.files import read_csv
+from cs231n.pytorch_bench import TARGETS
 from cs231n.pytorch_cifar10 import main
-from cs231n.pytorch_data import Images
-from cs231n.pytorch_predict import Classifier, predict, read_image
-from cs231n.pytorch_recipes import Classic
+from cs231n.pytorch_data import Images, read_splits
+from cs231n.pytorch_predict import PRETRAINED, Classifier, predict, read_image
+from cs231n.pytorch_recipes import PRESETS, Classic, Speedrun
 from cs231n.pytorch_training import Training
 
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay"]
@@ -261,6 +265,58 @@ def test_predict_ranks_the_classes_by_name(run, tmp_path):
 def test_predict_reads_best_and_last(run, tmp_path):
     path = save(tmp_path / "a.png", picture())
     assert predict(run[0] / "best.pt", [path], "cpu") == predict(run[0] / "last.pt", [path], "cpu")
+
+
+def test_half_pt_has_the_weights_of_best_pt_rounded_to_float16_and_the_vectors_as_they_are(run):
+    folder, images = run
+    files.write_half(folder)
+    best, half = (files.load(folder / name, "cpu") for name in ("best.pt", "half.pt"))
+    assert {name: best[name] for name in best if name != "model"} == {n: half[n] for n in half if n != "model"}
+    for name, w in best["model"].items():
+        rounded = half["model"][name]
+        assert rounded.dtype == (torch.float16 if w.ndim > 1 else w.dtype)
+        assert torch.equal(rounded, w.to(rounded.dtype))
+    of_best, of_half = (Classifier(folder / name, "cpu").probabilities(images.x) for name in ("best.pt", "half.pt"))
+    assert 0 < np.abs(of_best - of_half).max() < 0.01
+    assert (folder / "half.pt").stat().st_size < (folder / "best.pt").stat().st_size
+
+
+# The net that comes with the pack
+
+
+def test_the_packs_net_is_small_and_agrees_with_its_log_and_its_settings():
+    assert PRETRAINED.stat().st_size <= 2_000_000
+    state = files.load(PRETRAINED, "cpu")  # verifies the checksum
+    result, configuration = (
+        json.loads((PRETRAINED.parent / f"{n}.json").read_text()) for n in ("result", "configuration")
+    )
+    log = read_csv(PRETRAINED.parent / "log.csv")
+    assert (state["data"], result["data"], configuration["options"]["preset"]) == ("CIFAR-10", "CIFAR-10", "cpu")
+    recipe = Speedrun(**PRESETS["speedrun"]["cpu"])
+    assert configuration["recipe"] == recipe.settings()
+    assert {name: state["recipe"][name] for name in recipe.settings()} == recipe.settings()
+    assert len(log) == recipe.epochs
+    assert max(float(row["val_acc"]) for row in log) == result["val_acc"] == state["progress"]["best_val_acc"]
+    assert result["test_acc"] >= TARGETS["cpu"]
+    assert result["run_seconds"] < 3600
+
+
+@pytest.mark.real_data
+def test_the_packs_net_has_its_accuracy_on_the_test_set():
+    """The first 2,000 test images, without averaging over views, to save time: it costs half a percent."""
+    classifier = Classifier(device="cpu")
+    *_, test = read_splits(None, 1000, "cpu", stand_in=False)
+    few = test.x[:2000]
+    chosen = np.concatenate([classifier.probabilities(x).argmax(axis=1) for x in few.split(250)])
+    assert np.mean(chosen == test.y[:2000].numpy()) > 0.92
+
+
+def test_predict_uses_the_packs_net_where_no_checkpoint_is_named(tmp_path, capsys):
+    path = save(tmp_path / "a.png", picture())
+    assert main(["predict", path, "--device=cpu"]) == 0
+    (ranked,) = predict(None, [path], "cpu")
+    assert tuple(sorted(ranked)) == tuple(sorted(CLASS_NAMES))
+    assert capsys.readouterr().out == f"{path}: " + ", ".join(f"{n} {100 * p:.2f} %" for n, p in ranked.items()) + "\n"
 
 
 # The command line

@@ -59,7 +59,7 @@ def test_each_idea_of_speedrun_can_be_turned_off_and_on():
     changed = {setting for change in ABLATIONS.values() for setting in change}
     ideas = {"whitening", "dirac", "bias_lr_factor", "label_smoothing", "muon", "averaging", "blocks"}
     ideas |= {"alternating_flip", "reflect", "cutout", "sides", "whitening_bias"}
-    assert changed == ideas | {"test_flip", "test_shifts", "test_unsure"}
+    assert changed == ideas | {"test_flip", "test_shifts", "test_unsure", "hardest"}
 
 
 @pytest.mark.parametrize("whitening", [True, False])
@@ -136,6 +136,15 @@ def test_each_side_has_an_equal_share_of_the_epochs():
     assert [Classic(epochs=6, sides=(24, 28, 32)).side(epoch) for epoch in range(6)] == [24, 24, 28, 28, 32, 32]
     assert [Classic(epochs=2, sides=(24, 28, 32)).side(epoch) for epoch in range(2)] == [24, 28]
     assert Speedrun().side(9) == 32
+
+
+def test_the_proxy_is_a_small_net_trained_like_the_main_one():
+    recipe = Speedrun(widths=(128, 384, 512), blocks=(1,), hardest=0.5, seed=3, sides=(24, 32))
+    assert recipe.proxy == replace(recipe, widths=(32, 64, 64), blocks=(0, 1), hardest=1.0)
+    assert Speedrun(widths=(9, 9), hardest=0.5).proxy.widths == (32, 64)
+    assert Speedrun(widths=(9,) * 4, hardest=0.5).proxy.widths == (32, 64, 64)
+    assert Speedrun().proxy is None
+    assert Classic().proxy is None
 
 
 # Settings
@@ -242,6 +251,7 @@ def test_every_setting_is_an_option():
         "--sides": "24",
         "--test-unsure": "0.5",
         "--whitening-bias": "0.5",
+        "--hardest": "0.5",
     }
     argv = ["--recipe", "speedrun"]
     for setting in fields(Speedrun):

@@ -11,15 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cs231n.pytorch_data import Images
 from cs231n.pytorch_recipes import Classic, Speedrun
-from cs231n.pytorch_step import Step
+from cs231n.pytorch_step import Buffered, Evaluation, Step
 from cs231n.pytorch_training import Training
 
 RECIPES = {
     "classic": Classic(epochs=2, batch_size=16, widths=(4, 8), blocks=1, lr=1e-2, label_smoothing=0.1),
     "speedrun": Speedrun(epochs=2, batch_size=16, widths=(4, 8), lr=0.1, averaging="none", whitening_bias=0.5),
 }
+RECIPES["hardest half"] = replace(RECIPES["speedrun"], hardest=0.5)
 EACH = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 CPU = torch.device("cpu")
+READ_BACK = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"}  # operations
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "one_torch_thread")
 
@@ -31,23 +33,31 @@ def training_of(recipe, folder, device="cpu", **settings):
 
 def written_out(training):
     """The losses and the weights after each step, of training's recipe by the usual five lines, without its `Step`."""
-    recipe, model = training.recipe, training.model
-    optimizers = recipe.optimizers(model, training.device)
-    rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    recipe, model, proxy = training.recipe, training.model, training.proxy and training.proxy.model
+    nets = [model, proxy] if proxy else [model]
+    optimizers = {net: recipe.optimizers(net, training.device) for net in nets}
+    groups = [group for net in nets for optimizer in optimizers[net] for group in optimizer.param_groups]
+    rates = [group["lr"] for group in groups]
     step, steps = 0, recipe.epochs * training.batches.steps
     for epoch in range(recipe.epochs):
         recipe.freeze(model, epoch)
         for x, y in training.batches.epoch(epoch, recipe.side(epoch)):
-            groups = (group for optimizer in optimizers for group in optimizer.param_groups)
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate * recipe.rate((step + 0.5) / steps)
-            loss = F.cross_entropy(model(x), y, label_smoothing=recipe.label_smoothing)
-            model.zero_grad()
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
+            if proxy:
+                losses = F.cross_entropy(proxy(x), y, label_smoothing=recipe.label_smoothing, reduction="none")
+                hardest = losses.argsort(descending=True)[:8]  # of 16
+                x, y = x[hardest], y[hardest]
+            for net in nets if step % 4 == 0 else [model]:
+                loss = F.cross_entropy(net(x), y, label_smoothing=recipe.label_smoothing)
+                net.zero_grad()
+                loss.backward()
+                for optimizer in optimizers[net]:
+                    optimizer.step()
+                if net is model:
+                    found = loss.item()
             step += 1
-            yield loss.item(), model.state_dict()
+            yield found, model.state_dict()
 
 
 def by_step(training):
@@ -123,7 +133,7 @@ def test_a_step_reads_nothing_back_from_the_device(recipe, tmp_path):
     with Operations() as seen:
         training.step(x, y)
     assert {"convolution", "convolution_backward"} <= seen.names
-    assert not seen.names & {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"}
+    assert not seen.names & READ_BACK
     with Operations() as seen:
         training.step.loss.item()
     assert seen.names == {"_local_scalar_dense"}
@@ -141,13 +151,13 @@ class RecordedGraph:
 
 @pytest.fixture
 def recorded_graphs(monkeypatch):
-    """CUDA graphs by `RecordedGraph`; recording a step does not take it."""
-    update = Step._update
+    """CUDA graphs by `RecordedGraph`; recording calls nothing."""
+    run = Buffered._run
 
     @contextlib.contextmanager
     def record(graph):
         with monkeypatch.context() as patch:
-            patch.setattr(Step, "_update", lambda step, *buffers: setattr(graph, "run", lambda: update(step, *buffers)))
+            patch.setattr(Buffered, "_run", lambda self, buffers: setattr(graph, "run", lambda: run(self, buffers)))
             yield
 
     class Stream:
@@ -167,9 +177,49 @@ def recorded_graphs(monkeypatch):
 def test_replayed_steps_are_eager_ones(recipe, tmp_path, recorded_graphs):
     recipe, before = replace(recipe, sides=(24, 32)), RecordedGraph.replays
     graphed = training_of(recipe, tmp_path)
-    graphed.step.graphed = True
+    for net in (graphed, graphed.proxy) if graphed.proxy else (graphed,):
+        net.step._buffered.graphed = True
     assert_same_steps(by_step(graphed), by_step(training_of(recipe, tmp_path)), tolerance=0)
-    assert RecordedGraph.replays - before == 8
+    assert RecordedGraph.replays - before == (10 if graphed.proxy else 8)  # the proxy learns in steps 0 and 4
+
+
+VIEWS = {"test_flip": True, "test_shifts": True, "unsure": 0.5}
+
+
+def evaluations(training, batch_size, **settings):
+    """The evaluation of training's model, and then with other weights."""
+    evaluation = Evaluation(training.model, training.device, VIEWS, "float32", **settings)
+    yield evaluation(training.train_images, batch_size)
+    with torch.no_grad():
+        for w in training.model.parameters():
+            w.mul_(1.1)
+    yield evaluation(training.train_images, batch_size)
+
+
+def test_replayed_evaluations_are_eager_ones_also_of_images_that_are_left_over(tmp_path, recorded_graphs):
+    eager, graphed = (training_of(RECIPES["speedrun"], tmp_path) for _ in range(2))
+    before = RecordedGraph.replays
+    found = list(evaluations(graphed, 24, graphed=True))
+    assert found == list(evaluations(eager, 24))
+    assert found[0] != found[1]
+    assert RecordedGraph.replays - before == 4  # 64 images: twice two full batches
+
+
+def test_an_evaluation_reads_nothing_back_before_its_end(tmp_path):
+    training = training_of(RECIPES["speedrun"], tmp_path)
+    evaluation = Evaluation(training.model.eval(), CPU, VIEWS)
+    x, y = next(training.batches.epoch(0))
+    with Operations() as seen, torch.no_grad():
+        evaluation._measure(x, y)
+    assert {"convolution", "topk"} <= seen.names
+    assert not seen.names & READ_BACK
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_graphed_evaluations_are_eager_ones(tmp_path):
+    runs = [evaluations(training_of(RECIPES["speedrun"], tmp_path, "cuda"), 24, graphed=g) for g in (False, True)]
+    for eager, graphed in zip(*runs, strict=True):
+        assert graphed == pytest.approx(eager, rel=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

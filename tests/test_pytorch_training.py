@@ -1,7 +1,10 @@
 """A run: what it learns, what it writes, and that it continues where it was stopped."""
 
 import os
+import threading
+import time
 from dataclasses import fields, replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -10,12 +13,12 @@ from test_pytorch_data import bytes_and_labels
 from torch import nn
 
 from cs231n import pytorch_files as files
-from cs231n import pytorch_training
+from cs231n import pytorch_step, pytorch_training
 from cs231n.files import read_csv
 from cs231n.pytorch_data import Images
 from cs231n.pytorch_recipes import Classic, Speedrun
-from cs231n.pytorch_step import Step
-from cs231n.pytorch_training import WARM_UP, Training, evaluate
+from cs231n.pytorch_step import WARM_UP, Evaluation, Step
+from cs231n.pytorch_training import Training
 
 TINY = Classic(epochs=3, batch_size=16, widths=(4, 8), blocks=1, lr=1e-2, train_images=64)
 TINY_SPEEDRUN = Speedrun(epochs=3, batch_size=16, lr=0.05, widths=(4, 8), average_period=3, train_images=64)
@@ -24,8 +27,10 @@ RECIPES = {
     "torchvision": replace(TINY, loader="torchvision"),
     "lookahead": TINY_SPEEDRUN,
     "ema without muon": replace(TINY_SPEEDRUN, averaging="ema", muon=False),
+    "hardest half": replace(TINY_SPEEDRUN, hardest=0.5),
 }
 EACH = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+CPU = torch.device("cpu")
 COLUMNS = ["epoch", "lr", "images_per_second", "training_seconds", "train_loss", "train_acc", "val_loss", "val_acc"]
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "one_torch_thread")
@@ -168,13 +173,13 @@ class Bar:
 
 def test_labels_are_smoothed_in_training(images, tmp_path, monkeypatch):
     seen = []
-    real = pytorch_training.F.cross_entropy
+    real = pytorch_step.F.cross_entropy
 
     def spy(scores, y, **settings):
         seen.append(settings)
         return real(scores, y, **settings)
 
-    monkeypatch.setattr(pytorch_training.F, "cross_entropy", spy)
+    monkeypatch.setattr(pytorch_step.F, "cross_entropy", spy)
     trained(replace(TINY, epochs=1, label_smoothing=0.3), images, tmp_path)
     assert {"label_smoothing": 0.3} in seen
     assert {"reduction": "sum"} in seen
@@ -279,7 +284,7 @@ class Fixed(nn.Module):
 
 def test_loss_and_accuracy_worked_by_hand_over_batches_that_are_not_full():
     images = Images(bytes_and_labels(5)[0], np.array([1, 1, 0, 2, 1]), "cpu")
-    loss, acc = evaluate(Fixed(), images, batch_size=2)
+    loss, acc = Evaluation(Fixed(), CPU)(images, batch_size=2)
     # log(2 + e) is 1.5514; less 1 where the label is 1
     assert loss == pytest.approx((5 * np.log(2 + np.e) - 3) / 5, rel=1e-5)
     assert acc == 3 / 5
@@ -294,14 +299,14 @@ def test_evaluation_flips_only_where_asked(images):
     x = np.zeros((6, 3, 32, 32), np.uint8)
     x[:3, :, :, :16] = x[3:, :, :, 16:] = 200
     halves = Images(x, np.array([0, 0, 0, 1, 1, 1]), "cpu")
-    assert evaluate(Left(), halves)[1] == 1
-    assert evaluate(Left(), halves, {"test_flip": True})[0] == pytest.approx(np.log(2))
+    assert Evaluation(Left(), CPU)(halves)[1] == 1
+    assert Evaluation(Left(), CPU, {"test_flip": True})(halves)[0] == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize("test_flip", [True, False])
 def test_a_run_evaluates_with_its_recipes_flip(images, tmp_path, test_flip):
     training = Training(replace(TINY, test_flip=test_flip), *images, tmp_path)
-    losses = [evaluate(training.model, images[1], {"test_flip": flip})[0] for flip in (False, True)]
+    losses = [Evaluation(training.model, CPU, {"test_flip": flip})(images[1])[0] for flip in (False, True)]
     assert losses[0] != losses[1]
     assert training.evaluate(images[1])[0] == losses[test_flip]
 
@@ -338,6 +343,7 @@ def test_without_validation_images_the_last_epoch_is_kept_and_a_run_resumes(imag
     short._warm_up()
     for _ in range(2):
         short._save(short._record(short._train_epoch(Bar())), None)
+    short.writer.wait()
     again = Training(TINY, train, None, tmp_path / "short")
     again.resume()
     again.run(verbose=False)
@@ -355,7 +361,7 @@ def test_the_log_has_a_row_for_each_epoch_with_all_that_was_measured(images, tmp
     seconds = [float(row["training_seconds"]) for row in rows]
     assert float(rows[1]["images_per_second"]) == pytest.approx(64 / (seconds[1] - seconds[0]))
     assert training.best_val_acc == max(float(row["val_acc"]) for row in rows)
-    loss, acc = evaluate(load_model(training, tmp_path / "last.pt"), images[1], TINY.views)
+    loss, acc = Evaluation(load_model(training, tmp_path / "last.pt"), CPU, TINY.views)(images[1])
     assert (loss, acc) == pytest.approx((float(rows[-1]["val_loss"]), float(rows[-1]["val_acc"])))
 
 
@@ -382,11 +388,11 @@ def test_the_best_weights_are_restored_with_their_running_statistics(recipe, ima
     measured = iter([(1.0, 0.0), (1.0, 0.9), (1.0, 0.9)])
     seen = []
 
-    def measure(model, *_):
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+    def measure(evaluation, images):
+        seen.append({name: value.clone() for name, value in evaluation.model.state_dict().items()})
         return next(measured)
 
-    monkeypatch.setattr(pytorch_training, "evaluate", measure)
+    monkeypatch.setattr(Evaluation, "__call__", measure)
     training = trained(recipe, images, tmp_path)
     assert training.best_val_acc == 0.9
     assert_same(dict(training.model.state_dict()), seen[1])
@@ -394,7 +400,7 @@ def test_the_best_weights_are_restored_with_their_running_statistics(recipe, ima
 
 
 def test_a_validation_accuracy_of_0_still_keeps_a_best(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(pytorch_training, "evaluate", lambda *_: (1.0, 0.0))
+    monkeypatch.setattr(Evaluation, "__call__", lambda *_: (1.0, 0.0))
     training = trained(TINY, images, tmp_path)
     assert training.best_val_acc == 0
     assert files.load(tmp_path / "best.pt", "cpu")["progress"] == {
@@ -543,9 +549,10 @@ def test_resuming_before_the_first_epoch_is_complete_starts_with_it(images, tmp_
 def test_the_best_weights_are_those_of_this_run_whatever_happens_to_the_file(images, tmp_path):
     recipe = replace(TINY, epochs=1)
     training = Training(recipe, *images, tmp_path)
-    save = training._save
-    training._save = lambda *args: (save(*args), (tmp_path / "best.pt").write_bytes(b"another run's"))
+    save, best = training._save, tmp_path / "best.pt"
+    training._save = lambda *args: (save(*args), training.writer.wait(), best.write_bytes(b"another run's"))
     training.run(verbose=False)
+    assert best.read_bytes() == b"another run's"
     assert training.evaluate(images[1])[1] == training.best_val_acc
     assert_same(training.model.state_dict(), files.load(tmp_path / "last.pt", "cpu")["model"])
 
@@ -595,6 +602,8 @@ CHANGES = {
     "another shape": lambda state: change_first(state["resume"]["model"], lambda w: w[:1]),
     "another dtype": lambda state: change_first(state["resume"]["model"], lambda w: w.double()),
     "nan": lambda state: change_first(state["resume"]["model"], lambda w: w * torch.nan),
+    "a proxy of another shape": lambda state: change_first(state["resume"]["proxy"]["model"], lambda w: w[:1]),
+    "no proxy": lambda state: state["resume"].update(proxy=None),
     "an average of another shape": lambda state: change_first(state["resume"]["average"]["slow"], lambda w: w[:1]),
     "a weight less": lambda state: state["resume"]["model"].popitem(),
     "a moment of another shape": change_moment,
@@ -609,7 +618,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_checkpoint_that_does_not_fit_is_one_line_that_names_it(images, tmp_path, change):
-    recipe = replace(TINY_SPEEDRUN, epochs=1)
+    recipe = replace(TINY_SPEEDRUN, epochs=1, hardest=0.5)
     trained(recipe, images, tmp_path)
     state = files.load(tmp_path / "last.pt", "cpu")
     change(state)
@@ -642,6 +651,50 @@ def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path,
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append(b.name), rename(a, b)))
     trained(replace(TINY, epochs=1), images, tmp_path)
     assert order == ["best.pt", "log.csv", "last.pt"]
+
+
+def test_training_goes_on_while_a_slow_disk_takes_its_time(images, tmp_path, monkeypatch):
+    training, steps, goes_on, rename = Training(TINY, *images, tmp_path), count(1), threading.Event(), os.replace
+
+    def slow_rename(source, target):
+        assert goes_on.wait(20), "training waits for the disk"
+        rename(source, target)
+
+    def go_on(*_):
+        if next(steps) == WARM_UP + 6:  # in the middle of the second epoch
+            assert list(tmp_path.glob("*.tmp"))
+            goes_on.set()
+
+    monkeypatch.setattr(os, "replace", slow_rename)
+    training.optimizers[0].register_step_pre_hook(go_on)
+    training.run(verbose=False)
+    assert files.load(tmp_path / "last.pt", "cpu")["progress"]["epoch"] == 3
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_file_that_cannot_be_written_ends_the_run_at_the_next_epoch_or_at_the_end(images, tmp_path, epochs):
+    training, steps = Training(replace(TINY, epochs=epochs + 1), *images, tmp_path), []
+    training.recipe = replace(TINY, epochs=epochs)  # it ends there
+    (tmp_path / "last.pt").mkdir()
+    training.optimizers[0].register_step_pre_hook(lambda *_: steps.append(1))
+    with pytest.raises(OSError, match=r"last\.pt"):
+        training.run(verbose=False)
+    assert len(steps) == WARM_UP + 4 * epochs
+
+
+def test_an_interruption_waits_for_the_files_of_the_epoch_before(images, tmp_path, monkeypatch):
+    training, rename, steps = Training(TINY, *images, tmp_path), os.replace, count(1)
+    monkeypatch.setattr(os, "replace", lambda *paths: (time.sleep(0.1), rename(*paths)))
+
+    def interrupt(*_):
+        if next(steps) == WARM_UP + 5:
+            raise KeyboardInterrupt
+
+    training.optimizers[0].register_step_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(verbose=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"best.pt", "log.csv", "last.pt"}
+    assert files.load(tmp_path / "last.pt", "cpu")["progress"]["epoch"] == 1
 
 
 def test_the_bar_counts_steps_and_continues_where_the_run_was(images, tmp_path, capsys):

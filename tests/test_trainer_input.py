@@ -25,7 +25,7 @@ def test_update_rule_np_is_refused_and_lists_the_choices():
         ({"seed": -1}, "seed: .* got -1"),
         ({"lr_decay": "slow"}, "lr_decay: wanted a number of at least 0, got 'slow'"),
         ({"lr_decay": None}, "lr_decay: wanted a number of at least 0, got None"),
-        ({"optim_config": {"lr": 0.1}}, "unknown lr; this rule knows learning_rate"),
+        ({"optim_config": {"lr": 0.1}}, "config: wanted learning_rate, and nothing else; got 'lr'"),
         ({"lr_decay": -1}, "lr_decay: wanted a number of at least 0, got -1"),
         (
             {"optim_config": {"learning_rate": "high"}},

@@ -703,3 +703,62 @@ def test_must_fail_fails_where_the_check_passes():
 def test_must_fail_passes_on_an_error_of_another_kind():
     with pytest.raises(ZeroDivisionError):
         must_fail(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("x", [np.array(["a"]), np.array([b"a"]), np.array([None]), np.zeros(1, "m8[s]"), {}])
+def test_rel_error_names_what_is_no_array_of_numbers(x):
+    one = np.ones(np.shape(x))
+    for name, pair in (("x", (x, one)), ("y", (one, x))):
+        with pytest.raises(ValueError, match=f"^{name}: wanted numbers, got "):
+            rel_error(*pair)
+
+
+@pytest.mark.parametrize("floor", [None, "1", -1, np.nan, 1j, [1]])
+def test_rel_error_names_a_floor_that_is_no_magnitude(floor):
+    with pytest.raises(ValueError, match=r"^floor: wanted a number of at least 0, got "):
+        rel_error(np.ones(2), np.ones(2), floor)
+
+
+def half_square(x):
+    return 0.5 * np.sum(np.square(x))
+
+
+READ_ONLY = np.ones(3)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    "x", [None, 1.0, np.float64(1), [1.0, 2.0], np.ma.ones(3), READ_ONLY], ids=lambda x: type(x).__name__
+)
+def test_numerical_gradients_name_an_x_that_cannot_be_moved(x):
+    for gradient in (
+        lambda: eval_numerical_gradient(half_square, x),
+        lambda: eval_numerical_gradient_array(np.square, x, np.ones(3)),
+        lambda: check_gradient("dx", half_square, x, x),
+    ):
+        with pytest.raises(ValueError, match=r"^x: wanted "):
+            gradient()
+
+
+@pytest.mark.parametrize("h", [None, "1e-5", 1j, [1e-5], np.inf])
+def test_numerical_gradients_name_a_step_that_is_no_number(h):
+    with pytest.raises(ValueError, match=r"^h: wanted a step above 0, got "):
+        eval_numerical_gradient(half_square, np.ones(3), h=h)
+
+
+@pytest.mark.parametrize("df", [np.array(["a", "b"]), np.array([None, None]), np.array([1j, 1j])])
+def test_numerical_gradients_name_a_df_that_is_not_of_numbers(df):
+    with pytest.raises(ValueError, match=r"^df: wanted numbers"):
+        eval_numerical_gradient_array(np.square, np.ones(2), df)
+
+
+@pytest.mark.parametrize("tol", [None, "1e-7", np.nan, -1, 1j])
+def test_check_gradient_names_a_tolerance_that_is_no_number(tol):
+    with pytest.raises(ValueError, match=r"^tol: wanted a number of at least 0, got "):
+        check_gradient("dx", half_square, np.ones(3), np.ones(3), tol=tol)
+
+
+@pytest.mark.parametrize("dtype", [complex, object, "U3"])
+def test_check_gradient_names_a_dx_that_is_not_of_floats(dtype):
+    with pytest.raises(AssertionError, match=r"^dx: wanted an array of floats, got "):
+        check_gradient("dx", half_square, np.ones(3), np.ones(3).astype(dtype))

@@ -1,14 +1,15 @@
-"""Checks of exercises 2.1 to 2.4 and 2.6: batch norm of rows and of images, and between affine and ReLU."""
+"""Checks of exercises 2.1 to 2.4 and 2.6: batch norm of rows and of images, between affine and ReLU, and in a net."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from grading.checks.common import TOLERANCE, check_without_dx, forward
+from grading.checks.common import TOLERANCE, check_without_dx, draw, draw_tensor, forward
 from grading.checks.derivations import STEP_ROWS, check_norm_steps, check_steps, draw_rows
+from grading.checks.nets import check_grads_of_net, draw_net, leaves, torch_net
 from grading.checks.norms import (
     BATCHES,
     LARGE_BATCH,
@@ -21,7 +22,7 @@ from grading.checks.norms import (
     draw_case,
     size_of_x,
 )
-from grading.expect import expect, fitting, require, several, small_faults
+from grading.expect import close, expect, fitting, require, several, small_faults
 from grading.session import Passed
 
 IMAGES = [((2, 3, 4, 5), 0.5, "float64"), ((3, 2, 2, 3), None, "float32"), ((1, 4, 3, 2), 0.5, "float64")]
@@ -278,6 +279,45 @@ def affine_bn_relu_backward(learner):
     grads = several("affine_bn_relu_backward", layers.affine_bn_relu_backward(row.norm.dout.numpy(), cache), names)
     for name, got, right in zip(names.split(", "), grads, row.grads(row.normed(row.a).relu()), strict=True):
         expect(name, got, right, case=str(row))
+
+
+NETS = [([5], "batchnorm"), ([5, 4], "batchnorm"), ([5, 4], "layernorm")]
+
+
+def net_normalization(learner):
+    for hidden_dims, kind in NETS:
+        net, params = draw_net(learner, hidden_dims, normalization=kind)
+        X, case = draw(learner, (7, 2, 3)), f"hidden_dims={hidden_dims}, normalization={kind!r}"
+        bare = torch_net(torch.tensor(X), leaves(params)).detach()
+        mistakes = {f"the hidden layers are those of HIDDEN_LAYERS[{kind!r}]": bare}
+        for mode in ("test", "train"):
+            averages = _set_averages(learner, net, hidden_dims, kind, mode)
+            right = partial(torch_net, norm=partial(_normed, kind, mode, averages))
+            wanted = right(torch.tensor(X), leaves(params)).detach()
+            expect("scores", forward(net._forward, X, mode)[0], wanted, mistakes, f"{case}, {mode} mode")
+        for i, (mean, _) in reversed(list(enumerate(averages))):
+            hint = (
+                f"bn_params[{i}]['running_mean'] is not that of layer {i + 1}, which takes bn_params[{i}], and no copy"
+            )
+            require(close(net.get(f"bn_params.{i}.running_mean"), mean, TOLERANCE["float64"]), f"{hint} (with {case})")
+        check_grads_of_net(learner, net, params, X, case, TOLERANCE["float64"], right)
+
+
+def _set_averages(learner, net, hidden_dims, kind, mode):
+    """Give each hidden layer of a net its dict.  Returns batch norm's running averages, random tensors."""
+    widths = hidden_dims if kind == "batchnorm" else ()
+    averages = [draw_tensor(learner.rng, 2, width).abs() + 0.5 for width in widths]
+    dicts = [dict(zip(AVERAGES, pair.numpy().copy(), strict=True)) for pair in averages]
+    net.set("bn_params", [{"mode": mode, **entries} for entries in dicts or [{}] * len(hidden_dims)])
+    return averages
+
+
+def _normed(kind, mode, averages, a, i, params):
+    """The output a of hidden layer i, normalized.  In train mode, it updates the averages."""
+    gamma, beta = params[f"gamma{i}"], params[f"beta{i}"]
+    if kind == "layernorm":
+        return F.layer_norm(a, a.shape[1:], gamma, beta)
+    return F.batch_norm(a, *averages[i - 1], gamma, beta, training=mode == "train")
 
 
 # Images.

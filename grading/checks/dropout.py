@@ -1,8 +1,9 @@
-"""Checks of the exercise of notebook 03, dropout."""
+"""Checks of exercises 3.1 and 3.2: dropout, and dropout in the fully connected net."""
 
 import numpy as np
 import torch
 
+from grading.checks.common import forward
 from grading.checks.derivations import Graph, check_steps
 from grading.expect import expect, fitting, require, several
 
@@ -140,3 +141,44 @@ def dropout_backward(learner):
     out, cache = _forward(learner, x, mode="train", p=0.5)
     kept = _check_kept_and_dropped(fitting("out", out, LARGE, "float32"), x, 0.5)
     expect("dx", backward(dout, cache), dout * kept / np.float32(0.5), case=f"x {LARGE}, p=0.5", tol=1e-5)
+
+
+KEPT, SHAPE = 0.8, (60, 50)  # the probability of keeping a unit, and the shape of h
+SAME_MASK = "both hidden layers draw the same mask. Likely mistake: both take the same seed, without the layer's number"
+
+
+def net_dropout(learner):
+    settings = {"hidden_dims": [SHAPE[1]] * 2, "input_dim": 6, "dropout": KEPT, "seed": 1}
+    net = learner.fully_connected_net.FullyConnectedNet(**settings)
+    h = learner.rng.uniform(1, 2, SHAPE)
+    for i in (1, 2):
+        out, mask = forward(net._dropout_forward, h, i, "test")
+        expect("out", out, h, case="test mode, in which nothing is dropped")
+        expect("dh", net._dropout_backward(h, mask), h, case="test mode, in which nothing is dropped")
+    masks = _masks_of_net(learner, net)
+    require(np.any(masks[0] != masks[1]), SAME_MASK)
+    again = _masks_of_net(learner, net)
+    require(np.array_equal(masks, again), "with the same seed, a second pass has to draw the same masks")
+    net.reseed([3, 1, 4])
+    other = _masks_of_net(learner, net)
+    require(np.any(masks != other), "reseed: another seed has to give other masks")
+    require(np.any(other[0] != other[1]), SAME_MASK)
+    net.reseed(None)
+    first, second = _masks_of_net(learner, net), _masks_of_net(learner, net)
+    require(np.any(first != second), "seed: with None, each pass has to draw masks afresh")
+
+
+def _masks_of_net(learner, net):
+    """Which units the two hidden layers keep in a pass, after a check of what comes of those kept and dropped."""
+    h, dout = learner.rng.uniform(1, 2, SHAPE).astype("float32"), learner.rng.standard_normal(SHAPE).astype("float32")
+    passes = [forward(net._dropout_forward, h, i, "train") for i in (1, 2)]
+    outs = [fitting("out", out, SHAPE, "float32", f"hidden layer {i}") for i, (out, _) in enumerate(passes, start=1)]
+    masks = [_check_kept_and_dropped(out, h, KEPT) for out in outs]
+    for i, mask in reversed(list(enumerate(masks))):
+        mistakes = {
+            "the mask of forward is missing": dout,
+            "dh goes through the mask of its own layer": dout * masks[1 - i] / np.float32(KEPT),
+        }
+        dh = net._dropout_backward(dout, passes[i][1])
+        expect("dh", dh, dout * mask / np.float32(KEPT), mistakes, f"hidden layer {i + 1}, dropout={KEPT}", 1e-5)
+    return np.array(masks)

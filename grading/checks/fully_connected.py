@@ -1,13 +1,14 @@
 """Checks of exercises 1.6 and 1.7: the loss of a net, and the fully connected net."""
 
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from grading.checks.common import TOLERANCE, check_grads, check_initial_params, draw, forward
-from grading.expect import expect, fitting, require, several
+from grading.checks.common import TOLERANCE, check_grads, draw, forward
+from grading.checks.nets import check_grads_of_net, draw_net, leaves, torch_net
+from grading.expect import expect, require, several
 
 SHAPES = {"W1": (4, 5), "b1": (5,), "gamma1": (5,), "beta1": (5,), "W2": (5, 3)}
 
@@ -77,202 +78,58 @@ def l2_penalty(learner):
 
 
 HIDDEN_DIMS = [[], [5], [6, 6, 6], [5, 4]]
-NORMS = [(None, "float32"), (None, "float64"), ("batchnorm", "float64"), ("layernorm", "float64")]
-
-
 LARGE_NET = {"hidden_dims": [250, 200], "num_classes": 10, "input_dim": 200}
+FORWARD = "the output of hidden layer i goes through _dropout_forward, which takes it, i and the mode"
+BACKWARD = "dh goes through _dropout_backward before it goes through the hidden layer"
+
+
+def net_forward(learner):
+    for net, params, X, case, tol in _nets(learner):
+        wanted = torch_net(torch.tensor(X), leaves(params)).detach()
+        mistakes = {"the last layer is only affine, without ReLU": F.relu(wanted)}
+        for mode in ("train", "test"):
+            expect("scores", forward(net._forward, X, mode)[0], wanted, mistakes, case, tol)
+    net, params, X, case = _net_with_factors(learner)
+    for mode, scale in (("train", _scaled), ("test", _unscaled)):
+        wanted, without = (torch_net(torch.tensor(X), leaves(params), dropout=f).detach() for f in (scale, _unscaled))
+        expect("scores", forward(net._forward, X, mode)[0], wanted, {FORWARD: without}, f"{case}, {mode} mode")
+
+
+def net_backward(learner):
+    for net, params, X, case, tol in _nets(learner):
+        check_grads_of_net(learner, net, params, X, case, tol)
+    net, params = draw_net(learner, **LARGE_NET)
+    X = draw(learner, (200, LARGE_NET["input_dim"]))
+    check_grads_of_net(learner, net, params, X, f"X {X.shape}, {LARGE_NET}", TOLERANCE["float64"])
+    net, params, X, case = _net_with_factors(learner)
+    right, half = partial(torch_net, dropout=_scaled), partial(torch_net, dropout=_scaled_in_forward)
+    likely = {FORWARD: torch_net, BACKWARD: half}
+    check_grads_of_net(learner, net, params, X, case, TOLERANCE["float64"], right, likely)
 
 
 def _nets(learner):
     """Nets with random parameters, their X, a description, and the tolerance."""
     for hidden_dims in HIDDEN_DIMS:
-        for norm, dtype in NORMS:
-            settings = {"hidden_dims": hidden_dims, "normalization": norm, "dtype": dtype}
-            X = learner.rng.standard_normal((5, 2, 3)).astype(dtype)
-            case = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-            yield *_net(learner, **settings), norm, X, case, TOLERANCE[dtype]
+        for dtype, tol in TOLERANCE.items():
+            X = draw(learner, (5, 2, 3), dtype)
+            yield *draw_net(learner, hidden_dims, dtype=dtype), X, f"hidden_dims={hidden_dims}, dtype={dtype!r}", tol
 
 
-def _net(learner, hidden_dims, num_classes=3, normalization=None, dtype="float64", input_dim=6, **settings):
-    """A FullyConnectedNet, and its parameters, which are random, biases and gamma too."""
-    settings |= {"hidden_dims": hidden_dims, "normalization": normalization, "dtype": dtype}
-    net = learner.fully_connected_net.FullyConnectedNet(input_dim=input_dim, num_classes=num_classes, **settings)
-    shapes = {}
-    for i, (D, M) in enumerate(pairwise([input_dim, *hidden_dims, num_classes]), start=1):
-        scales = {f"gamma{i}": (M,), f"beta{i}": (M,)} if normalization and i <= len(hidden_dims) else {}
-        shapes |= {f"W{i}": (D, M), f"b{i}": (M,), **scales}
-    check_initial_params(net, shapes, dtype, 1e-2)
-    params = {name: (draw(learner, shape) + name.startswith("gamma")).astype(dtype) for name, shape in shapes.items()}
-    _set_params(net, params)
-    return net, params
+def _net_with_factors(learner):
+    """A net that multiplies by known factors where it would have dropout, its params, an X, and a description."""
+    learner.drivers.put_factors_in_place_of_dropout()
+    return *draw_net(learner, [5, 4]), draw(learner, (5, 6)), "hidden_dims=[5, 4], and a known factor for each mask"
 
 
-def _set_params(net, params):
-    for name, array in params.items():
-        net.set(f"params.{name}", array)
+def _scaled(h, i):
+    """What the net of `_net_with_factors` does to the output h of hidden layer i in training."""
+    return h * (i + 1)
 
 
-def _set_bn_params(learner, net, params, norm, mode):
-    """Give each normalization layer its dict, with random running statistics.  Returns the dicts."""
-    widths = [len(params[name]) for name in params if name.startswith("gamma")]
-    bn_params = [{"mode": mode} for _ in widths]
-    for bn_param, width in zip(bn_params, widths, strict=True):
-        if norm == "batchnorm":
-            bn_param["running_mean"], bn_param["running_var"] = learner.rng.uniform(0.5, 2, (2, width))
-    net.set("bn_params", bn_params)
-    return bn_params
+def _scaled_in_forward(h, i):
+    """The same, with gradients that know nothing of it."""
+    return h + (h * i).detach()
 
 
-def _torch_net(X, params, norm, statistics=None, means=None):
-    """The scores.  statistics: of batch norm, in test mode.  means: a list that receives the batches' means."""
-    h, depth = X.flatten(1), sum(name.startswith("W") for name in params)
-    for i in range(1, depth + 1):
-        h = F.linear(h, params[f"W{i}"].T, params[f"b{i}"])
-        if i == depth:
-            return h
-        scale = [params[f"{name}{i}"] for name in ("gamma", "beta")] if norm else []
-        if norm == "batchnorm":
-            stored = [None, None]
-            if statistics:
-                stored = [torch.tensor(statistics[i - 1][f"running_{name}"]) for name in ("mean", "var")]
-            if means is not None:
-                means.append(h.mean(0).detach().numpy())
-            h = F.batch_norm(h, *stored, *scale, training=not statistics)
-        elif norm == "layernorm":
-            h = F.layer_norm(h, h.shape[1:], *scale)
-        h = F.relu(h)
-
-
-def _leaves(params):
-    return {name: torch.tensor(array).requires_grad_() for name, array in params.items()}
-
-
-def net_forward(learner):
-    for net, params, norm, X, case, tol in _nets(learner):
-        means = []
-        before = _set_bn_params(learner, net, params, norm, "train")
-        wanted = _torch_net(torch.tensor(X), _leaves(params), norm, means=means).detach()
-        scores, _ = forward(net._forward, X, "train")
-        mistakes = {"the last layer is only affine, without ReLU": F.relu(wanted)}
-        expect("scores", scores, wanted.numpy(), mistakes, case, tol)
-        for i, mean in reversed(list(enumerate(means))):
-            name, old = "running_mean", before[i]["running_mean"]
-            mistakes = {"layer i takes bn_params[i - 1], and batch norm writes to it": old}
-            expect(
-                f"bn_params[{i}][{name!r}]", net.get(f"bn_params.{i}.{name}"), 0.9 * old + 0.1 * mean, mistakes, case
-            )
-        statistics = _set_bn_params(learner, net, params, norm, "test")
-        wanted = _torch_net(torch.tensor(X), _leaves(params), norm, statistics).detach().numpy()
-        scores, _ = forward(net._forward, X, "test")
-        expect("scores", scores, wanted, case=f"{case}, test mode", tol=tol)
-
-
-def net_backward(learner):
-    for net, params, norm, X, case, tol in _nets(learner):
-        _set_bn_params(learner, net, params, norm, "train")
-        _check_grads_of_net(learner, net, params, norm, X, case, tol)
-    net, params = _net(learner, **LARGE_NET)
-    X = learner.rng.standard_normal((200, LARGE_NET["input_dim"]))
-    _check_grads_of_net(learner, net, params, None, X, f"X {X.shape}, {LARGE_NET}", TOLERANCE["float64"])
-
-
-def _check_grads_of_net(learner, net, params, norm, X, case, tol):
-    _, caches = forward(net._forward, X, "train")
-    leaves = _leaves(params)
-    out = _torch_net(torch.tensor(X), leaves, norm)
-    dscores = learner.rng.standard_normal(out.shape).astype(X.dtype)
-    gradients = torch.autograd.grad(out, list(leaves.values()), torch.tensor(dscores))
-    wanted = {name: gradient.numpy() for name, gradient in zip(leaves, gradients, strict=True)}
-    check_grads(net._backward(dscores, caches), wanted, case=case, tol=tol)
-
-
-WIDTH, KEPT = 20, 0.8  # of both hidden layers; the probability of keeping a unit
-CODE = 2.0 ** np.arange(WIDTH)
-
-
-def net_dropout(learner):
-    settings = {"hidden_dims": [WIDTH, WIDTH], "num_classes": WIDTH, "dropout": KEPT, "seed": 1}
-    net, params = _net(learner, **settings)
-    case = f"dropout={KEPT}, two hidden layers"
-    _check_whole(net, case)
-    masks = _masks(net, case)
-    again = _masks(net, case)
-    same = all(map(np.array_equal, masks, again))
-    require(same, "seed: with the same seed, a second call has to draw the same masks")
-    _check_masked(learner, net, params, masks, case)
-    _check_seeds(net, masks, case)
-
-
-def _set_layers(net, *layers):
-    for i, (W, b) in enumerate(layers, start=1):
-        net.set(f"params.W{i}", W)
-        net.set(f"params.b{i}", np.full(WIDTH, float(b)))
-
-
-def _check_whole(net, case):
-    """Check that nothing is dropped in test mode, and that both layers have dropout in training."""
-    X, whole = np.ones((100, 6)), np.full((100, WIDTH), 2.0)
-    _set_layers(net, (np.zeros((6, WIDTH)), 1), (np.eye(WIDTH), 1), (np.eye(WIDTH), 0))
-    expect("scores", forward(net._forward, X, "test")[0], whole, case=f"{case}, test mode: nothing is dropped")
-    scores = fitting("scores", forward(net._forward, X, "train")[0], whole.shape, float, case)
-    kept, once = scores != 0, 1 / KEPT
-    share, (low, high) = kept.mean(), (once, (once + 1) * once)
-    require(not kept.all(), f"scores: nothing is dropped (with {case})")
-    likely = ". Likely mistake: dropout is the probability of KEEPING a unit" if abs(share - 1 + KEPT) < 0.06 else ""
-    hint = f"the fraction of units kept is {share:.3f}, expected {KEPT} (with {case}){likely}"
-    require(abs(share - KEPT) < 0.06, hint)
-    both = scores > (low + high) / 2 if (scores > (low + high) / 2).any() else kept
-    mistakes = {"each hidden layer has dropout, after its ReLU": np.where(kept, 2 * once, 0)}
-    expect("scores", scores, np.where(kept, np.where(both, high, low), 0), mistakes, case)
-    share = both.sum() / kept.sum()
-    require(share < 1, "all layers draw the same mask. Likely mistake: each takes the seed; give them one generator")
-
-
-def _masks(net, case):
-    """The masks (100, WIDTH) of both layers in training: the second layer writes the first one's, in binary."""
-    X = np.ones((100, 6))
-    _set_layers(net, (np.zeros((6, WIDTH)), 1), (np.tile(CODE[:, None], WIDTH), 1), (np.eye(WIDTH), 0))
-    scores = fitting("scores", forward(net._forward, X, "train")[0], (100, WIDTH), float, case)
-    kept = scores != 0
-    code = np.clip(np.nan_to_num(scores.max(axis=1, keepdims=True) * KEPT - 1), 0, 2.0**40) * KEPT
-    first = (np.rint(code).astype(int) >> np.arange(WIDTH)) % 2 == 1
-    wanted = np.where(kept, (first @ CODE[:, None] / KEPT + 1) / KEPT, 0)
-    expect("scores", scores, wanted, case=f"{case}, W2 of powers of 2")
-    for i, mask in enumerate((first, kept), start=1):
-        share = mask.mean()
-        require(abs(share - KEPT) < 0.06, f"layer {i} keeps a fraction of {share:.3f} of its units, expected {KEPT}")
-    return first, kept
-
-
-def _check_masked(learner, net, params, masks, case):
-    """Check scores and gradients, with other parameters and examples, and the masks that the net draws for its seed."""
-    _set_params(net, params)
-    X, dscores = draw(learner, (100, 6)), draw(learner, (100, WIDTH))
-    scores, caches = forward(net._forward, X, "train")
-    leaves = _leaves(params)
-    wanted = _masked(torch.tensor(X), leaves, masks)
-    expect("scores", scores, wanted.detach(), case=case)
-    right, unmasked = (
-        dict(zip(leaves, torch.autograd.grad(out, list(leaves.values()), torch.tensor(dscores)), strict=True))
-        for out in (wanted, _masked(torch.tensor(X), leaves, masks, backward=False))
-    )
-    mistakes = {"backward uses the masks of forward, scaled by 1 / p": unmasked}
-    check_grads(net._backward(dscores, caches), right, mistakes, case)
-
-
-def _masked(h, params, masks, backward=True):
-    """The scores of the net of `net_dropout`.  backward: False for gradients that know nothing of the masks."""
-    for i, mask in enumerate(masks, start=1):
-        h = F.relu(F.linear(h, params[f"W{i}"].T, params[f"b{i}"]))
-        dropped = h * torch.tensor(mask) / KEPT
-        h = dropped if backward else h + (dropped - h).detach()
-    return F.linear(h, params["W3"].T, params["b3"])
-
-
-def _check_seeds(net, masks, case):
-    net.reseed([3, 1, 4])
-    other = _masks(net, case)
-    require(not np.array_equal(masks[0], other[0]), "reseed: another seed has to give other masks")
-    net.reseed(None)
-    first, second = (_masks(net, case) for _ in range(2))
-    require(not np.array_equal(first[0], second[0]), "seed: with None, each call has to draw masks afresh")
+def _unscaled(h, i):
+    return h

@@ -1,7 +1,8 @@
 """Cut the solutions out of Python sources, by their syntax trees.
 
-An exercise's function keeps its signature, its docstring and the checks of its arguments; the rest is replaced by a
-NotImplementedError that says what to do.  Helpers that only solutions called are removed too.
+An exercise's function keeps its signature, its docstring, and at its start the checks of its arguments and an `if` that
+returns one of them as it came; the rest is replaced by a NotImplementedError that says what to do.  Helpers that only
+solutions called are removed too.
 """
 
 import ast
@@ -41,9 +42,21 @@ def solution(source, function, given):
     """The statements that are the solution of a function, "module.name" or "module.class.name", as nodes."""
     definition = find(tree(source), function)
     body, start = definition.body, int(ast.get_docstring(definition) is not None)
-    while start < len(body) - 1 and is_check(body[start], {name.rpartition(".")[2] for name in given}):
+    given = {name.rpartition(".")[2] for name in given}
+    while start < len(body) - 1 and (is_check(body[start], given) or _returns_arguments(body[start], definition.args)):
         start += 1
     return body[start:]
+
+
+def _returns_arguments(statement, arguments):
+    """Whether a statement returns arguments unchanged, or None beside them, as where a layer is switched off."""
+    names = {argument.arg for argument in arguments.args}
+    match statement:
+        case ast.If(body=[ast.Return(value=ast.Name(id=name))], orelse=[]):
+            return name in names
+        case ast.If(body=[ast.Return(value=ast.Tuple(elts=[ast.Name(id=name), ast.Constant(value=None)]))], orelse=[]):
+            return name in names
+    return False
 
 
 def find(module, function):

@@ -81,11 +81,14 @@ def _place(notebook, exercise):
 def _words(exercise):
     """The text of the cell that says what to do."""
     points = "1 point" if exercise.points == 1 else f"{exercise.points} points"
+    title = f"**Exercise {exercise.id}: {exercise.title}** ({points})."
+    if exercise.hand_in:
+        return f"{title} Hand in `{exercise.hand_in}`, as described above."
     tasks = [
         f"- `{name.split('.', 1)[1]}` in `cs231n/{name.split('.')[0]}.py`, which returns {_code(returns)}"
         for name, returns in exercise.functions.items()
     ]
-    return "\n".join([f"**Exercise {exercise.id}: {exercise.title}** ({points}). Write", "", *tasks, ""])
+    return "\n".join([f"{title} Write", "", *tasks, ""])
 
 
 def _code(words):

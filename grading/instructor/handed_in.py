@@ -1,5 +1,7 @@
 """Read what students handed in, without trusting it: a folder or a .zip for each, with cs231n/ somewhere in it.
 
+Beside the modules in cs231n/, only the files of data that exercises name as hand_in are taken.
+
 A learning platform may put a student's zip into a folder or into another zip.  Each submission is read in a process
 with limits of time and memory, so that whatever it holds costs no other student anything.
 """
@@ -23,6 +25,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from grading import hand_ins
 from grading.exercises import read
 from grading.instructor.workers import Lost, Worker
 from grading.session import HERE, NotStarted, printable
@@ -36,19 +39,22 @@ SECONDS, MEMORY = 60, 1 << 30  # for reading a submission
 IGNORED = re.compile(r"\.|__MACOSX$|__pycache__$")  # folders
 NOT_SUBMISSIONS = re.compile(r"_assignsubmission_(?!file)")  # Moodle's folders of texts that were typed in
 CODE = tuple(importlib.machinery.all_suffixes())
+DATA = tuple(exercise.hand_in for exercise in read()[0].values() if exercise.hand_in)
 
 
 @dataclass
 class Submission:
     """What a student handed in.
 
-    file: its name in the folder; name: a unique one for reports; modules: path below cs231n/ -> bytes; notes: what was
-    left out, or why nothing was read; failed: why the grader itself could not read it.
+    file: its name in the folder; name: a unique one for reports; modules: path below cs231n/ -> bytes; data: name
+    of a file that an exercise asks for -> bytes; notes: what was left out, or why nothing was read; failed: why the
+    grader itself could not read it.
     """
 
     file: str
     name: str
     modules: dict = field(default_factory=dict)
+    data: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
     failed: str = ""
 
@@ -156,9 +162,12 @@ def _read(path, submission):
     with contextlib.ExitStack() as files:
         try:
             entries = _in_folder(path, submission) if path.is_dir() else _in_zip(files.enter_context(_open_file(path)))
-            _take_package(submission, _packages(list(entries), submission, files))
+            data = []
+            best = _take_package(submission, _packages(list(entries), submission, files, data))
+            _take_data(submission, data, best)
         except Exception as error:  # a broken zip may raise many
             submission.modules.clear()
+            submission.data.clear()
             submission.notes.insert(0, f"it could not be read: {printable(_why(error))}")
     return submission
 
@@ -171,17 +180,34 @@ def _take_package(submission, packages):
         _take(submission, entry, entry.path.relative_to(best))
     for other in packages:
         submission.leave_out(f"the folder {other}", "another one was graded")
+    return best
+
+
+def _take_data(submission, entries, best):
+    """Add each file of data to the submission: of several, the one beside the folder best, or the least deep."""
+
+    def rank(entry):
+        return entry.path.parent != best.parent, len(entry.path.parts), str(entry.path)
+
+    for entry in sorted(entries, key=rank):
+        try:
+            if entry.path.name in submission.data:
+                raise ValueError("another one was graded")
+            submission.data[entry.path.name] = _content(entry, hand_ins.LARGEST)
+        except Exception as error:  # a damaged zip may raise many
+            submission.leave_out(entry.path, _why(error))
 
 
 def _why(error):
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _packages(entries, submission, files, level=0):
+def _packages(entries, submission, files, data, level=0):
     """Folder named cs231n with modules in it -> its entries, subfolders included; of zips only if there is no other.
 
-    files: an ExitStack that closes the zips.
+    files: an ExitStack that closes the zips.  data: a list, to which the files of data that are found are added.
     """
+    data += [entry for entry in entries if entry.path.name in DATA]
     code = [entry for entry in entries if entry.path.name.endswith(CODE)]
     found = {folder: [] for folder in sorted({e.path.parent for e in code}) if folder.name == "cs231n"}
     for entry in code:
@@ -198,7 +224,7 @@ def _packages(entries, submission, files, level=0):
                 inner += [e._replace(path=entry.path / e.path) for e in _in_zip(file)]
             except Exception as error:
                 submission.leave_out(entry.path, _why(error))
-    return _packages(inner, submission, files, level + 1) if inner else {}
+    return _packages(inner, submission, files, data, level + 1) if inner else {}
 
 
 def _seekable(entry, most):
@@ -281,7 +307,7 @@ def _in_folder(folder, submission):
         deeper = len(inside.parts) < DEEPEST + SUBPACKAGES
         folders[:] = [name for name in sorted(folders) if deeper and not IGNORED.match(name)]
         for name in sorted(files):
-            if name.endswith((*CODE, ".zip", ".ZIP")):
+            if name.endswith((*CODE, ".zip", ".ZIP")) or name in DATA:
                 path = Path(root, name)
                 unusable = "" if stat.S_ISREG(path.lstat().st_mode) else "it is not a file"
                 yield Entry(PurePosixPath(folder.name) / inside / name, unusable, partial(_open_file, path))

@@ -24,7 +24,8 @@ def write_report(out, submission, graded, seed, limits):
 
 def fingerprint(submission, exercises, limits):
     """A checksum of all that a grade depends on but the seed, to recognize what has been graded already."""
-    whole = [submission.file, sorted(submission.modules.items()), submission.notes, limits, _sources()]
+    handed_in = sorted(submission.modules.items()), sorted(submission.data.items())
+    whole = [submission.file, handed_in, submission.notes, limits, _sources()]
     whole.append([(exercise.id, exercise.parts) for exercise in exercises])
     return hashlib.sha256(repr(whole).encode()).hexdigest()
 

@@ -29,12 +29,13 @@ COPIED = (
         "notebooks/nbval.cfg",
     ),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
-    *(f"grading/{name}.py" for name in ("expect", "grade", "magic", "rules")),
+    *(f"grading/{name}.py" for name in ("expect", "grade", "hand_ins", "magic", "progress", "rules")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
     *(f"tests/test_{name}.py" for name in ("download", "cifar10", "shapes10")),
     *(f"tests/test_pytorch_{name}.py" for name in ("device", "files", "vision")),
+    "cs231n/pretrained/*",
 )
 NOT_FOR_STUDENTS = ("test-notebooks", "notebooks", "bench", "lint", "student", "grade-submissions", "mutants")
 SHORTEST = 16  # characters of a statement that is searched for in the edition; a shorter one may occur anywhere
@@ -68,7 +69,7 @@ def _write(out, root):
     hidden = tomllib.loads((root / "grading/instructor/hidden.toml").read_text(encoding="utf-8"))
     for pattern in COPIED:
         for file in sorted(root.glob(pattern)):
-            _put(out / file.relative_to(root), file.read_text(encoding="utf-8"))
+            _put(out / file.relative_to(root), file.read_bytes())
     edition = root / "grading/instructor/edition"
     for file in sorted(edition.rglob("*")):
         if file.suffix in (".md", ".py"):
@@ -107,9 +108,10 @@ def _contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def _put(file, text):
+def _put(file, content):
+    """Write content, a text or bytes, into file, in a folder that is made if it is absent."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8", newline="\n")
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _code(notebooks):

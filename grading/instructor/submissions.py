@@ -1,8 +1,9 @@
 """Grade a folder of submissions: `make grade-submissions SUBMISSIONS=FOLDER`.
 
 A submission is a folder or a .zip, named after its student, with cs231n/ somewhere in it.  Only its modules with
-exercises count, and new ones; the rest is taken from the reference, without solutions.  The checks of this folder grade
-each exercise, with arrays from a fresh seed, in a process of its own that `grading.instructor.sandbox` restricts.
+exercises count, new ones, and files of data that an exercise asks for; the rest is taken from the reference, without
+solutions.  The checks of this folder grade each exercise, with arrays from a fresh seed, in a process of its own that
+`grading.instructor.sandbox` restricts.
 """
 
 import argparse
@@ -62,21 +63,33 @@ def _below(exercise, exercises):
 # --- an exercise of a submission ---
 
 
-def grade_one(exercise, modules, references, work, seed, seconds, memory, unsandboxed=False):
-    """Grade an exercise of a submission's modules in a process of its own, in the folder work.  Returns its results.
+def grade_one(exercise, files, references, work, seed, seconds, memory, unsandboxed=False):
+    """Grade an exercise of a submission in a process of its own, in the folder work.  Returns its results.
+
+    files: the submission's modules or, for an exercise that is handed in as a file, its data, in which no code is run.
 
     That process can read the submission and the edition, and no solution.  The correct functions that the exercise uses
     run in another one.  The first attempt takes only the modules with this exercise from the submission, since an error
     in another module must do no harm here.
     """
+    if exercise.hand_in:
+        return grade_data(exercise, files, work, seed)
     written = {file for e in read()[0].values() for file in e.files}
     source = references[exercise.id]
     with TemporaryDirectory(dir=work) as folder:
-        whole = write_tree(Path(folder, "whole"), references[None], modules, written)
-        isolated = write_tree(Path(folder, "isolated"), references[None], modules, exercise.files)
+        whole = write_tree(Path(folder, "whole"), references[None], files, written)
+        isolated = write_tree(Path(folder, "isolated"), references[None], files, exercise.files)
         learners, right = (sandbox.command(exercise, [f], seconds, memory, unsandboxed) for f in (folder, source))
         with Session(learners, seconds, Session(right, seconds)) as session:
             return grade(exercise, session, whole, str(source), seed, isolated)
+
+
+def grade_data(exercise, files, work, seed):
+    """Grade the file of data that an exercise asks for; files: name -> bytes."""
+    with TemporaryDirectory(dir=work) as folder, Session() as session:
+        if exercise.hand_in in files:
+            Path(folder, exercise.hand_in).write_bytes(files[exercise.hand_in])
+        return grade(exercise, session, folder, seed=seed)
 
 
 def write_tree(folder, reference, modules, files):
@@ -164,9 +177,10 @@ class Run:
     def _grade(self, worker, submission, exercise, given):
         """Grade an exercise.  If the worker is lost, try again: another process may have used up the memory."""
         seconds = 600 + 10 * self.limits[0]  # the exercise has limits of its own
+        files = submission.data if exercise.hand_in else submission.modules
         for _ in range(2):
             try:
-                return worker.call(GRADE_ONE, exercise, submission.modules, *given, seconds=seconds)
+                return worker.call(GRADE_ONE, exercise, files, *given, seconds=seconds)
             except Lost as error:
                 why = f"the process that checked it was lost: {error}"
                 self.log(f"{submission.name!r}, exercise {exercise.id}: {why}")

@@ -1,0 +1,108 @@
+"""Write what is handed in beside the code: a trained net, and an ablation of your own."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from cs231n import shapes10
+from cs231n.arguments import check_count
+from cs231n.files import atomic_write, write_json
+
+FOLDER = Path(__file__).parents[1]  # the project's
+NET, ABLATION = FOLDER / "my_net.npz", FOLDER / "my_ablation.json"
+CONCLUSIONS = "better", "worse", "no difference that these seeds show"
+# 0.975 quantiles of Student's t distribution with 1, 2, ..., 20 degrees of freedom.
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+T_975 += (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
+
+
+def shapes10_data(num_training=19000, num_validation=1000):
+    """Pictures of Shapes10 to train a net on, in the form that `cs231n.utils.get_cifar10_data` gives.
+
+    They are the first num_training of the stand-in's 50,000 training pictures, and the num_validation after them, drawn
+    in about a second per 10,000.  The net that is handed in is judged by others, which nobody has seen.
+    Returns a dict of arrays: X_train, X_val (N, 3, 32, 32) float32, less mean_image (3, 32, 32), the mean of X_train;
+    y_train, y_val (N,) int64; class_names (10,); name.  Raises ValueError for counts that the data set cannot meet.
+    """
+    check_count("num_training", num_training, 1, shapes10.TRAIN)
+    check_count("num_validation", num_validation, 0, shapes10.TRAIN - num_training)
+    images, labels = shapes10.draw(num_training + num_validation, shapes10.SEED)
+    X = images.astype(np.float32)
+    mean_image = X[:num_training].mean(axis=0)
+    X -= mean_image
+    return {
+        "X_train": X[:num_training],
+        "y_train": labels[:num_training],
+        "X_val": X[num_training:],
+        "y_val": labels[num_training:],
+        "mean_image": mean_image,
+        "class_names": np.array(shapes10.CLASS_NAMES),
+        "name": np.array("Shapes10"),
+    }
+
+
+def save_net(net, mean_image, path=NET):
+    """Write the net that is handed in: W1 (3072, H1), b1 (H1,), W2 (H1, H2), ..., float32, in an .npz without pickles.
+
+    net: a `FullyConnectedNet` without normalization; what matters are its params.  mean_image (3, 32, 32): what was
+    subtracted from the pictures that it was trained on.  The file's net takes pixels from 0 to 255, since
+    (x - mean) W1 + b1 = x W1 + (b1 - mean W1); so b1 - mean W1 is saved in place of b1.
+    Raises ValueError for a net with other params than W and b: its norms have to be part of its W and b first.
+    """
+    depth = len(net.params) // 2
+    names = [f"{kind}{i}" for i in range(1, depth + 1) for kind in "Wb"]
+    if set(net.params) != set(names):
+        raise ValueError(f"net: wanted the params {', '.join(names)} alone, got {', '.join(net.params)}")
+    arrays = {name: net.params[name].astype(np.float64) for name in names}
+    arrays["b1"] -= np.ravel(mean_image).astype(np.float64) @ arrays["W1"]
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **{name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+def welch_interval(baseline, changed):
+    """The 95 % confidence interval of mean(changed) - mean(baseline), two samples of unequal variance (Welch, 1947).
+
+    baseline, changed: a number for each seed, at least two on each side.  With v = s^2 / n for each side, where s^2 is
+    sum((x - mean)^2) / (n - 1), the interval is the difference of the means -+ t sqrt(v_b + v_c).  t is the 0.975
+    quantile of Student's t distribution with (v_b + v_c)^2 / (v_b^2 / (n_b - 1) + v_c^2 / (n_c - 1)) degrees of
+    freedom, rounded down.
+    Returns its ends, low and high.  If 0 is between them, these seeds show no difference.
+    Raises ValueError for fewer than two numbers.
+    """
+    baseline, changed = np.asarray(baseline, float), np.asarray(changed, float)
+    if min(len(baseline), len(changed)) < 2:
+        raise ValueError("welch_interval: wanted two numbers or more on each side")
+    difference = float(changed.mean() - baseline.mean())
+    v = [float(x.var(ddof=1)) / len(x) for x in (baseline, changed)]
+    if sum(v) == 0:
+        return difference, difference
+    freedom = sum(v) ** 2 / sum(vi**2 / (len(x) - 1) for vi, x in zip(v, (baseline, changed), strict=True))
+    reach = T_975[min(max(1, int(freedom + 1e-9)), len(T_975)) - 1] * math.sqrt(sum(v))
+    return difference - reach, difference + reach
+
+
+def save_ablation(
+    results, question, setting, change, baseline, changed, control, conclusion, higher_is_better=True, path=ABLATION
+):
+    """Write the ablation that is handed in, as JSON.
+
+    results: a dict from label to a number for each seed, at least three.  question: what you wanted to know; setting:
+    the net, the data and the training; change: what differs between the two sides; each in words.
+    baseline, changed, control: labels in results: the runs without the change, those with it, and some that could have
+    refuted the conclusion, such as with shuffled labels.  higher_is_better: False for a loss.
+    conclusion: one of `CONCLUSIONS`, as `welch_interval` of baseline and changed says: "better" or "worse" than the
+    baseline if 0 is outside of it.
+    Raises ValueError for a label that is not in results and for another conclusion.
+    """
+    for label in (baseline, changed, control):
+        if label not in results:
+            raise ValueError(
+                f"results: wanted the labels {baseline!r}, {changed!r} and {control!r}; got {list(results)}"
+            )
+    if conclusion not in CONCLUSIONS:
+        raise ValueError(f"conclusion: wanted one of {', '.join(map(repr, CONCLUSIONS))}; got {conclusion!r}")
+    sides = {"baseline": baseline, "changed": changed, "control": control}
+    values = {"question": question, "setting": setting, "change": change, "labels": sides}
+    values["numbers"] = {side: np.ravel(results[label]).astype(float).tolist() for side, label in sides.items()}
+    write_json(path, {**values, "higher_is_better": bool(higher_is_better), "conclusion": conclusion})

@@ -1,0 +1,185 @@
+"""Checks of what a learner chooses: 1.14 (two settings), 1.15 (a trained net) and 3.3 (an ablation).
+
+The numbers that come from the learner are used here, unlike elsewhere: their kind, size and range are compared first.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from grading import hand_ins
+from grading.edition import given_module
+from grading.expect import Wrong, fitting, numbers, require, small_fault
+from grading.substitutes import affine
+
+handin, shapes10 = given_module("handin"), given_module("shapes10")
+
+WIDTHS, BATCH, STEPS = (3072, 100, 100, 100, 100, 10), 25, 40
+RANGES = {"learning_rate": 10.0, "weight_scale": 10.0}  # the largest values that make sense at all
+
+PICTURES, PLAIN, GOOD = 5000, 0.42, 0.55  # how many are drawn, and the accuracies for one point and for two
+
+TEXTS, SHORTEST, LONGEST = ("question", "setting", "change"), 15, 2000  # characters
+SIDES = "baseline", "changed", "control"
+SEEDS, MOST_SEEDS = 3, 1000
+
+
+# --- 1.14: overfit 50 pictures ---
+
+
+def overfit(learner):
+    settings = learner.choices.overfit_settings()
+    require(isinstance(settings, dict), "overfit_settings: expected a dict")
+    require(set(settings) == set(RANGES), f"overfit_settings: expected the keys {', '.join(RANGES)}")
+    rate, scale = (float(fitting(name, settings[name], (), float)) for name in RANGES)
+    for name, value in (("learning_rate", rate), ("weight_scale", scale)):
+        require(
+            0 < value <= RANGES[name], f"{name} is {value:g}, expected a number above 0, and at most {RANGES[name]:g}"
+        )
+    X, y = _fifty(learner.rng)
+    losses, right = _trained(X, y, rate, scale, learner.rng)
+    if right < len(y):
+        shown = f"{right} of {len(y)} pictures are classified correctly after {STEPS} steps"
+        raise Wrong(f"{shown}, and the loss went from {losses[0]:.3g} to {losses[-1]:.3g}{_trouble(losses)}")
+
+
+def _fifty(rng):
+    """50 pictures of Shapes10, less their mean image, and their labels."""
+    images, y = shapes10.draw(50, int(rng.integers(1 << 62)))
+    X = torch.tensor(images.reshape(50, -1)).float()
+    return X - X.mean(0), torch.tensor(y)
+
+
+def _trained(X, y, rate, scale, rng):
+    """Train a net by SGD: the loss of each step, and how many pictures it then classifies correctly."""
+    layers = []
+    for shape in pairwise(WIDTHS):
+        W = torch.tensor(scale * rng.standard_normal(shape), dtype=torch.float32)
+        layers.append((W.requires_grad_(), torch.zeros(shape[1], requires_grad=True)))
+    optimizer, losses = torch.optim.SGD([array for layer in layers for array in layer], rate), []
+    for step in range(STEPS):
+        if step % 2 == 0:
+            halves = np.split(rng.permutation(len(y)), len(y) // BATCH)
+        batch = torch.tensor(halves[step % 2])
+        loss = F.cross_entropy(_scores(X[batch], layers), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, int((_scores(X, layers).argmax(1) == y).sum())
+
+
+def _scores(h, layers):
+    """The scores of a fully connected net.  layers: pairs of W and b."""
+    for W, b in layers[:-1]:
+        h = F.relu(affine(h, W, b))
+    return affine(h, *layers[-1])
+
+
+def _trouble(losses):
+    """What the losses of a training say about its settings."""
+    if not np.isfinite(losses).all():
+        return ". The scores have grown beyond the range of float32: the steps, or the weights, are too large"
+    if max(losses) - min(losses) < 0.05:
+        return ". The loss is stuck: with tiny weights, the signal and its gradient shrink in each of the five layers"
+    if losses[-1] > 0.9 * losses[0] or max(losses[1:]) > 3 * losses[0]:
+        return ". The loss jumps: each step goes too far"
+    return ". The loss falls too slowly: take larger steps, or begin with a larger signal"
+
+
+# --- 1.15: train a good net ---
+
+
+def good_net(hand_in):
+    """One point for a net that a first attempt reaches, and two for a good one.
+
+    Measured on 9,999 new pictures, mean and standard deviation of three seeds, for nets trained by Adam in batches of
+    100; r is the learning rate, which is multiplied by d after each epoch.
+
+        untrained                                                               10.6 %  0.8
+        linear (hidden_dims=[]),       39,000 pictures, 5 epochs, r 1e-4, d 0.8   28.6 %  0.6
+        [100, 100], as FullyConnectedNet() is, 19,000, 5 epochs, r 1e-3, d 1      46.8 %  1.0
+        [100, 100],                    19,000,          5 epochs, r 3e-4, d 1     48.5 %  1.3
+        [64],                          19,000,          8 epochs, r 5e-4, d 0.8   53.8 %  0.4
+        [64],                          39,000,          8 epochs, r 5e-4, d 0.8   60.7 %  1.4
+
+    On 5,000 pictures, chance alone moves an accuracy near one half by 0.7 percentage points (its standard error).
+    """
+    layers = _layers(hand_ins.arrays(hand_in.content))
+    images, y = shapes10.draw(PICTURES, int(hand_in.rng.integers(1 << 62)))
+    X = torch.tensor(images.reshape(PICTURES, -1))
+    scores = torch.cat([_scores(part.float(), layers) for part in X.split(500)])
+    require(bool(scores.isfinite().all()), "the net's scores are not all finite numbers")
+    accuracy = (scores.argmax(1) == torch.tensor(y)).double().mean().item()
+    got = f"the net is right on {accuracy:.1%} of {PICTURES} new pictures"
+    chance = "; 10 % is chance: was it trained, and does it take pixels from 0 to 255, as save_net sees to?"
+    require(accuracy >= PLAIN, f"{got}, expected {PLAIN:.0%}{chance if accuracy < 0.15 else ''}")
+    if accuracy < GOOD:
+        small_fault(f"{got}: more than {PLAIN:.0%}, and {GOOD:.0%} are worth another point")
+
+
+def _layers(arrays):
+    """Pairs of W and b, float32 tensors whose shapes fit, from the arrays of a file."""
+    depth = len(arrays) // 2
+    names = [f"{kind}{i}" for i in range(1, depth + 1) for kind in "Wb"]
+    require(depth and set(arrays) == set(names), "the file must hold W1, b1, W2, b2, ... and nothing else")
+    inputs, layers = 3 * 32 * 32, []
+    for i in range(1, depth + 1):
+        W, b = arrays[f"W{i}"], arrays[f"b{i}"]
+        width = W.shape[-1] if i < depth else 10
+        require(W.shape == (inputs, width), f"W{i} has the shape {W.shape}, expected {(inputs, width)}")
+        require(b.shape == (width,), f"b{i} has the shape {b.shape}, expected {(width,)}")
+        with np.errstate(over="ignore"):
+            layer = [torch.tensor(array.astype(np.float32)) for array in (W, b)]
+        require(all(bool(array.isfinite().all()) for array in layer), f"W{i} or b{i} has entries that are not finite")
+        inputs, layers = width, [*layers, layer]
+    return layers
+
+
+# --- 3.3: one ablation ---
+
+
+def ablation(hand_in):
+    """One point for an ablation that is complete, and two if its conclusion follows from its numbers."""
+    values = hand_ins.values(hand_in.content)
+    wanted = {*TEXTS, "labels", "numbers", "higher_is_better", "conclusion"}
+    require(set(values) == wanted, f"expected the keys {', '.join(sorted(wanted))}")
+    for name in TEXTS:
+        words = values[name]
+        require(isinstance(words, str), f"{name}: expected words")
+        require(SHORTEST <= len(words.strip()) <= LONGEST, f"{name}: expected a sentence, got {len(words)} characters")
+    labels, results = values["labels"], values["numbers"]
+    for name, found in (("labels", labels), ("numbers", results)):
+        require(
+            isinstance(found, dict) and set(found) == set(SIDES), f"{name}: expected one of each: {', '.join(SIDES)}"
+        )
+    require(all(isinstance(label, str) for label in labels.values()), "labels: expected words")
+    require(len(set(labels.values())) == len(SIDES), "labels: the baseline, the change and the control are three runs")
+    baseline, changed, control = (_numbers_of(side, results[side]) for side in SIDES)
+    for side, other in ((baseline, "baseline"), (changed, "changed")):
+        require(not np.array_equal(side, control), f"the control's numbers are those of {other}")
+        require(side.std() > 0, f"{other}: all seeds give the same number; does each run use its seed?")
+    require(isinstance(values["higher_is_better"], bool), "higher_is_better: expected true or false")
+    require(values["conclusion"] in handin.CONCLUSIONS, f"conclusion: expected one of {', '.join(handin.CONCLUSIONS)}")
+    _check_conclusion(values["conclusion"], *handin.welch_interval(baseline, changed), values["higher_is_better"])
+
+
+def _numbers_of(side, found):
+    """The numbers of a side of the ablation, an array: one for each seed."""
+    require(isinstance(found, list), f"numbers of {side}: expected a list")
+    require(len(found) >= SEEDS, f"numbers of {side}: {len(found)} seeds, expected {SEEDS} or more")
+    require(len(found) <= MOST_SEEDS, f"numbers of {side}: more than {MOST_SEEDS}")
+    array = numbers(f"numbers of {side}", found, len(found))
+    require(bool(np.isfinite(array).all()) and np.abs(array).max() < 1e100, f"numbers of {side}: not all are finite")
+    return array
+
+
+def _check_conclusion(conclusion, low, high, higher_is_better):
+    """Check that a conclusion is the one that the interval of the difference allows."""
+    better, worse, none = handin.CONCLUSIONS
+    right = none if low <= 0 <= high else better if (low > 0) == higher_is_better else worse
+    if conclusion != right:
+        where = "has 0 in it" if right == none else f"is {'above' if low > 0 else 'below'} 0"
+        small_fault(f"the conclusion is {conclusion!r}, but the 95 % interval, {low:.3g} to {high:.3g}, {where}")

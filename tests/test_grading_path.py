@@ -1,0 +1,112 @@
+"""The way through the course: how far one is."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from grading import progress
+from grading.exercises import FILE, read
+from grading.instructor import cut_code, student
+
+ROOT = Path(__file__).parent.parent
+EXERCISES, GIVEN = read()
+REFERENCE = cut_code.modules(ROOT)
+
+
+@pytest.fixture(scope="module")
+def edition(tmp_path_factory):
+    out = tmp_path_factory.mktemp("edition") / "student"
+    student.write(out)
+    return out
+
+
+@pytest.fixture
+def copy(edition, tmp_path):
+    return shutil.copytree(edition, tmp_path / "copy")
+
+
+def put_back(tree, solved):
+    """Put the reference's solutions of some exercises into an edition."""
+    others = [exercise for exercise in EXERCISES.values() if exercise not in solved]
+    for module, text in cut_code.cut(REFERENCE, others, GIVEN, solved=solved).items():
+        (tree / "cs231n" / f"{module}.py").write_text(text)
+
+
+def change(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+# --- progress ---
+
+
+def earned(tree):
+    """The points of the exercises that have any."""
+    return {exercise.id: points for exercise, points in progress.earned_points(tree).items() if points}
+
+
+def view(tree):
+    return "\n".join(progress.lines(progress.earned_points(tree)))
+
+
+def test_each_exercise_has_an_estimate_of_its_minutes():
+    entries = tomllib.loads(FILE.read_text())["exercise"]
+    assert {entry["id"]: entry.get("minutes") for entry in entries if entry.get("minutes") not in range(5, 41)} == {}
+
+
+def test_the_magic_in_a_new_edition_counts_nothing_and_names_the_first_exercise(copy):
+    cell = "%load_ext grading\n%progress"
+    command = [sys.executable, "-m", "IPython", "--quick", "--colors=nocolor", "-c", cell]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=120)
+    _, *rows = done.stdout.splitlines()
+    assert [row.split()[:4] for row in rows[:5]] == [
+        [f"0{number}", "0", "of", str(sum(e.points for e in EXERCISES.values() if e.notebook == number))]
+        for number in range(1, 6)
+    ]
+    minutes = sum(exercise.minutes for exercise in EXERCISES.values())
+    assert re.fullmatch(rf"in all +0 of 100 +0 of +{len(EXERCISES)} +{minutes} minutes", rows[5])
+    assert rows[6].startswith("next: exercise 1.1, The affine layer: 0 of ")
+
+
+def test_only_what_was_begun_is_graded_and_counts_as_make_grade_counts_it(copy, monkeypatch):
+    put_back(copy, [EXERCISES["1.2"], EXERCISES["3.1"]])
+    graded, grade_own = [], progress.grade_own
+    monkeypatch.setattr(progress, "grade_own", lambda e, *rest: graded.append(e.id) or grade_own(e, *rest))
+    assert earned(copy) == {name: EXERCISES[name].points for name in ("1.2", "3.1")}
+    assert graded == ["1.2", "3.1"]
+
+
+def test_what_is_next_is_the_first_exercise_without_all_its_points(copy):
+    put_back(copy, [EXERCISES["1.1"], EXERCISES["1.2"]])
+    change(copy / "cs231n/layers.py", "need_dx else None\n", "need_dx else None\n    dx = None\n")
+    assert "next: exercise 1.1, The affine layer: 1 of 3 points so far" in view(copy)
+    put_back(copy, [EXERCISES["1.1"], EXERCISES["1.2"]])
+    text = view(copy)
+    assert f"next: exercise 1.3, {EXERCISES['1.3'].title}: 0 of " in text
+    assert f"notebook 01, section 1.3; about {EXERCISES['1.3'].minutes} minutes" in text
+    assert re.search(r"^in all +5 of 100 +2 of ", text, re.MULTILINE)
+
+
+def test_code_above_an_error_that_is_left_in_place_counts(copy):
+    layers = copy / "cs231n/layers.py"
+    body = layers.read_text().split("def relu_forward")[1].split("def ")[0]
+    change(layers, body, body.replace("    raise", "    return np.maximum(x, 0), x\n    raise"))
+    assert earned(copy) == {"1.2": 1}
+
+
+def test_a_file_that_is_missing_or_does_not_run_is_not_done(copy):
+    (copy / "cs231n/dropout.py").unlink()
+    (copy / "cs231n/layer_utils.py").write_text("def (")
+    assert earned(copy) == {}
+
+
+def test_at_the_end_nothing_is_left():
+    text = "\n".join(progress.lines({exercise: exercise.points for exercise in EXERCISES.values()}))
+    assert re.search(rf"^in all +100 of 100 +{len(EXERCISES)} of +{len(EXERCISES)} +nothing$", text, re.MULTILINE)
+    assert "next" not in text
