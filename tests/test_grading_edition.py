@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from grading.session import Session
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
 REFERENCE = cut_code.modules(ROOT)
+HIDDEN = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def test_what_is_open_keeps_its_signature_and_docstring_and_says_what_to_do(edit
             before = cut_code.find(cut_code.tree(REFERENCE[module]), function)
             after = cut_code.find(cut_code.tree((edition / f"cs231n/{module}.py").read_text()), function)
             assert ast.dump(before.args) == ast.dump(after.args)
-            assert ast.get_docstring(before) == ast.get_docstring(after)
+            assert (ast.get_docstring(before) != ast.get_docstring(after)) == (function in HIDDEN["docstrings"])
             raised = after.body[-1]
             assert isinstance(raised, ast.Raise)
             assert ast.literal_eval(raised.exc.args[0]) == exercise.message(function)
@@ -206,11 +208,13 @@ def test_the_notebooks_hold_no_output_no_solution_and_each_exercise_once(edition
 
 def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     source = (
-        "**Derivation.** It is short.\n\n1. One.\n2. Two.\n\nSo it is.\n\n*Question 1.* Why?\n\n*Your answer:* Because."
+        "**Derivation.** It is short.\n\n1. One.\n2. Two:\n$$dx = 2$$\n3. Three.\n\n4. Four.\n\nSo it is.\n\n"
+        "*Question 1.* Why?\n\n*Your answer:* Because."
     )
     python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    blanks = {"2": "Two: $dx =$", "4": "From ____ comes four."}
     cells = [
-        nbformat.v4.new_markdown_cell(source, id="a", metadata={"tags": ["derivation", "question"]}),
+        nbformat.v4.new_markdown_cell(source, id="a", metadata={"tags": ["derivation", "question"], "blanks": blanks}),
         nbformat.v4.new_markdown_cell("## 1.1 A section\n\n1. A step.\n\n*Question 2.* What?", id="b"),
         nbformat.v4.new_markdown_cell("This announces the code:", id="words", metadata={"tags": ["solution"]}),
         nbformat.v4.new_code_cell("a = 1", id="c", metadata={"tags": ["solution"], "student": "a = yours"}),
@@ -220,7 +224,8 @@ def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     cut = cut_notebooks.cut(nbformat.v4.new_notebook(cells=cells, metadata=python), [exercise])
     sources = {cell.id: cell.source for cell in cut.cells}
     assert sources["a"].split("\n\n")[1:] == [
-        "*Your derivation:*", "So it is.", "*Question 1.* Why?", "*Your answer:*",
+        "1. One.\n2. Two: $dx =$ ____\n3. Three.", "4. From ____ comes four.", "So it is.", "*Question 1.* Why?",
+        "*Your answer:*",
     ]  # fmt: skip
     assert sources["b"] == cells[1].source  # it has no tag
     assert sources["c"] == "a = yours"
@@ -243,12 +248,78 @@ def test_a_notebook_that_colab_saved_is_cut_as_well():
 
 
 @pytest.mark.parametrize(
-    ("tag", "lacks"), [("derivation", "no numbered step"), ("question", r"no paragraph .* \*Question")]
+    ("tag", "blanks", "lacks"),
+    [
+        ("derivation", {}, r"the steps \['1'\]"),
+        ("derivation", {"2": "$dx =$"}, r"the blanks \['2'\]"),
+        ("question", {}, r"no paragraph .* \*Question"),
+    ],
 )
-def test_a_tag_without_what_it_is_about_is_refused(tag, lacks):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Prose.", metadata={"tags": [tag]})])
+def test_a_tag_without_what_it_is_about_is_refused(tag, blanks, lacks):
+    cell = nbformat.v4.new_markdown_cell("1. Prose.", metadata={"tags": [tag], "blanks": blanks})
     with pytest.raises(ValueError, match=lacks):
-        cut_notebooks.cut(notebook, [])
+        cut_notebooks.cut(nbformat.v4.new_notebook(cells=[cell]), [])
+
+
+def test_the_equations_of_a_step_that_is_cut_are_its_results():
+    source = (
+        "1. Given: $a = 1$.\n2. From $b = 2$:\n" r"$$dx_{n} = \sum_{i=1}^n x [m = n] = 3, \qquad dw = \frac{1}{N} .$$"
+    )
+    blanks = {"2": r"From $b = 2$: $dx_n =$"}
+    cell = nbformat.v4.new_markdown_cell(source, metadata={"tags": ["derivation"], "blanks": blanks})
+    found = [*cut_notebooks.results(nbformat.v4.new_notebook(cells=[cell]))]
+    assert found == [r"dx_{n} = \sum_{i=1}^n x [m = n]", "dx_{n} = 3", r"dw = \frac{1}{N}"]
+
+
+def test_a_docstring_loses_what_is_hidden_and_a_text_that_is_not_there_is_refused():
+    source = 'def f(x):\n    """Square: x^2,\n    as you see.  x: any shape."""\n    return x * x\n'
+    hidden = cut_code.hide(source, "m.f", {": x^2, as you see.": " of x."})
+    assert hidden == 'def f(x):\n    """Square of x.  x: any shape."""\n    return x * x\n'
+    with pytest.raises(ValueError, match=r"m\.f: its docstring has 0 times"):
+        cut_code.hide(source, "m.f", {"cube": ""})
+
+
+@pytest.fixture(scope="module")
+def results():
+    return student.results(ROOT, HIDDEN)
+
+
+RESULTS = [
+    r"By step 3, $dx = \text{dout}\,w^{T}$.",
+    r"$$d\hat{x} = 0, \quad \frac{\partial\,\text{std}}{\partial x_n} = \frac{1}{N} \hat x_n$$",
+    "The gradient is the prediction minus\nthe truth.",
+    "Remember `dX_col = W_row^T dOut`.",
+]
+
+
+@pytest.mark.parametrize("file", ["notebooks/02_batch_normalization.ipynb", "cs231n/optim.py", "README.md"])
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_result_that_is_told_is_found(edition, results, file, result):
+    path = edition / file
+    right = path.read_text()
+    try:
+        if path.suffix == ".ipynb":
+            notebook = nbformat.reads(right, 4)
+            notebook.cells.append(nbformat.v4.new_markdown_cell(result))
+            path.write_text(nbformat.writes(notebook))
+        else:
+            path.write_text(f'{right}\n\nclass Told:\n    r"""{result}"""\n')
+        (found,) = student.told(edition, results)
+        assert found.startswith(file)
+    finally:
+        path.write_text(right)
+
+
+def test_no_result_is_told(edition, results):
+    assert len(results) > 60
+    assert student.told(edition, results) == []
+
+
+def test_a_release_that_tells_a_result_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(student, "results", lambda *_: ["it is yours: double-click"])  # what each notebook says
+    with pytest.raises(ValueError, match=r"told in the edition:\nnotebooks/01_fully_connected_nets.ipynb: it is yours"):
+        student.write(tmp_path / "student")
+    assert not (tmp_path / "student").exists()
 
 
 def test_an_exercise_without_a_place_in_its_notebook_is_refused():

@@ -84,18 +84,16 @@ def check_steps(function, got, wanted, mistakes=None, case=""):
     dict from names to dicts as `expect` takes them.
     """
     require(isinstance(got, dict), f"{function}: expected a dict of the steps, got {type(got).__name__}")
-    names, factors = list(wanted), _factors(wanted)
+    names = list(wanted)
     for name, right in wanted.items():
         before = _all_right(names[: names.index(name)])
         require(name in got, f"{before}{name} is missing in the dict that {function} returns")
-        likely = (mistakes or {}).get(name, {}) | {
-            words: factor * right for words, factor in factors.items() if right.dtype != bool
-        }
         try:
-            expect(name, _as_mask(got[name]) if right.dtype == bool else got[name], right, likely, case)
+            value = _as_mask(got[name]) if right.dtype == bool else got[name]
+            expect(name, value, right, (mistakes or {}).get(name), case)
         except Wrong as wrong:
-            blame = f"{before}{name} is not: " if before else ""
-            raise Wrong(f"{blame}{wrong}{_shape_rule(name, got[name], right)}") from None
+            wrong.args = (f"{before}{name} is not: {wrong}" if before else str(wrong),)
+            raise
 
 
 def _all_right(names):
@@ -108,26 +106,7 @@ def _all_right(names):
             return f"{first} to {last} are right, "
 
 
-def _factors(wanted):
-    """Factors by which any step may be wrong: words -> factor."""
-    N, D = next(np.shape(step) for step in wanted.values() if np.ndim(step) == 2)
-    factors = {"the sign": -1, "twice what it should be": 2, "half of what it should be": 1 / 2}
-    for n in {N, D} - {1, 2}:
-        factors[f"{n} times what it should be: a sum in place of a mean, or its gradient"] = n
-        factors[f"a {n}th of what it should be: a mean in place of a sum, or its gradient"] = 1 / n
-    return factors
-
-
 def _as_mask(value):
     """A mask may be of zeros and ones."""
     zeros_and_ones = isinstance(value, np.ndarray) and value.dtype.kind in "iuf" and np.isin(value, (0, 1)).all()
     return value.astype(bool) if zeros_and_ones else value
-
-
-def _shape_rule(name, value, right):
-    """The rule that a gradient of a wrong shape has broken."""
-    if not name.startswith("d") or "_d" in name or getattr(value, "shape", ()) == right.shape:
-        return ""
-    return (
-        f". A gradient has the shape of what it belongs to, here {name[1:]}: look at the axis of the sum, and keepdims"
-    )

@@ -66,7 +66,6 @@ def _made(folder):
 def _write(out, root):
     """Write the edition into a new folder, and search it for solutions."""
     exercises, given = read(root / "grading/exercises.toml")
-    hidden = tomllib.loads((root / "grading/instructor/hidden.toml").read_text(encoding="utf-8"))
     for pattern in COPIED:
         for file in sorted(root.glob(pattern)):
             _put(out / file.relative_to(root), file.read_bytes())
@@ -76,17 +75,15 @@ def _write(out, root):
             _put(out / file.relative_to(edition), file.read_text(encoding="utf-8"))
 
     notebooks = {file.name: read_notebook(file.read_bytes()) for file in sorted((root / "notebooks").glob("*.ipynb"))}
-    results = [*hidden["formulas"], *(text for texts in hidden["docstrings"].values() for text in texts)]
     for number, (name, notebook) in enumerate(notebooks.items(), start=1):
-        results += cut_notebooks.results(notebook)
         mine = [exercise for exercise in exercises.values() if exercise.notebook == number]
         notebooks[name] = cut_notebooks.cut(notebook, mine)
         _put(out / "notebooks" / name, nbformat.writes(notebooks[name]) + "\n")
 
     reference, readers = cut_code.modules(root), _code(notebooks.values())
-    for module, text in cut_code.cut(
-        reference, exercises.values(), given, readers, hidden=hidden["docstrings"]
-    ).items():
+    hidden = tomllib.loads((root / "grading/instructor/hidden.toml").read_text(encoding="utf-8"))
+    opened = cut_code.cut(reference, exercises.values(), given, readers, hidden=hidden["docstrings"])
+    for module, text in opened.items():
         _put(out / f"cs231n/{module}.py", text)
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     _put(out / "Makefile", _makefile(makefile, (edition / "targets.mk").read_text(encoding="utf-8")))
@@ -98,7 +95,7 @@ def _write(out, root):
     _tidy(out)
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
-    if left := told(out, results):
+    if left := told(out, results(root, hidden)):
         raise ValueError("results to derive are told in the edition:\n" + "\n".join(left))
     (out / RECORD).write_bytes(record(_contents(out)))
 
@@ -192,6 +189,13 @@ def leaks(out, statements):
         text = _bare(text)
         found += [f"{file.relative_to(out)}: {statement}" for statement in statements if statement in text]
     return found
+
+
+def results(root, hidden):
+    """What the edition of the tree root must not tell: see hidden.toml."""
+    notebooks = [read_notebook(file.read_bytes()) for file in sorted((root / "notebooks").glob("*.ipynb"))]
+    derived = [equation for notebook in notebooks for equation in cut_notebooks.results(notebook)]
+    return [*hidden["formulas"], *(text for texts in hidden["docstrings"].values() for text in texts), *derived]
 
 
 def told(out, results):
