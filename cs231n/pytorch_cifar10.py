@@ -21,7 +21,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
@@ -115,6 +115,7 @@ def _add_training_options(parser, argv):
     group.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes of the torchvision loader (default: 0)"
     )
+    group.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files")
     add_recipe_options(parser, recipe, names)
 
 
@@ -217,7 +218,9 @@ def _train_and_test(recipe, args, device):
     if args.resume and training.epoch == 0:
         report("no epoch to resume from in %s: starting with the first", folder)
     report("%s on %s, %d images, %d of %d epochs done", train.name, device, len(train), training.epoch, recipe.epochs)
-    training.run()
+    events = pytorch_files.tensorboard(folder, training.epoch) if args.tensorboard and rank() == 0 else nullcontext()
+    with events as write:
+        training.run(report=write)
     val_acc = training.best_val_acc if val is not None else None
     found = "no image held out" if val is None else f"best validation accuracy {100 * val_acc:.2f} %"
     report("%s; checkpoints in %s", found, folder)

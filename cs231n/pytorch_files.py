@@ -271,13 +271,21 @@ def draw_curves(path, rows, data_name):
     write_bytes(path, picture.getvalue())
 
 
-def tensorboard_writer(folder, epoch):
-    """A SummaryWriter for events after epoch, or None where TensorBoard is not installed.
+@contextmanager
+def tensorboard(folder, epoch):
+    """A context with a function that writes a row of the log, a dict of numbers, to TensorBoard's event file in folder.
 
-    Events of later epochs that an interrupted run left in folder are hidden.
+    Events of later epochs than epoch, which an interrupted run left there, are hidden.
+    Raises ValueError where TensorBoard is not installed.
     """
     try:
-        from torch.utils.tensorboard import SummaryWriter  # here: optional
-    except ImportError:
-        return None
-    return SummaryWriter(folder, purge_step=epoch + 1)
+        from torch.utils.tensorboard import SummaryWriter  # here: optional, and seconds of start-up
+    except ImportError as error:
+        raise ValueError(f"tensorboard: it cannot be imported ({error}); pip install tensorboard") from error
+    with SummaryWriter(folder, purge_step=epoch + 1) as writer:
+
+        def write(row):
+            for name in row.keys() - {"epoch"}:
+                writer.add_scalar(name, row[name], row["epoch"])
+
+        yield write

@@ -1,7 +1,8 @@
 """Training on the hardest images of each batch, as a small proxy net sees them.
 
-Most images of a batch are easy after some epochs: their gradients are small, and a large net spends its time on them
-for little.  A small net can tell which: it costs a few percent of the large one, and finds much the same images hard.
+Which images of a batch are worth a step of a large net?  Those that the net gets right already have a small loss and a
+small gradient.  To find out which they are costs a forward pass of the large net over all of them; here a small net is
+asked instead.
 """
 
 import math

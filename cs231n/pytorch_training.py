@@ -118,18 +118,18 @@ class Training:
         self.training_seconds = time.perf_counter() - start
         return model, proxy
 
-    def run(self, verbose=True):
+    def run(self, verbose=True, report=None):
         """Train until the recipe's epochs are complete, then load the weights of the best epoch into model.
 
-        The best epoch is the first one with the highest validation accuracy.  verbose: show a progress bar.
+        The best epoch is the first one with the highest validation accuracy.  verbose: show a progress bar.  report: in
+        the first process, a function that is called with the log's row after each epoch.
         Raises FloatingPointError when the loss or a weight is no longer finite, OSError where a file cannot be written,
         ValueError where torch.compile or the recording of a CUDA graph fails.
         """
-        is_first, events = rank() == 0, None
+        is_first = rank() == 0
         writes = is_first and self.output_dir is not None
         if writes:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            events = files.tensorboard_writer(self.output_dir, self.epoch)
         if self.epoch < self.recipe.epochs:
             self._warm_up()
         done, hidden = self.epoch * self.batches.steps, not (is_first and verbose)
@@ -140,12 +140,12 @@ class Training:
                     row |= dict(zip(("val_loss", "val_acc"), self.evaluate(self.val_images), strict=True))
                 is_best = self._record(row)
                 if writes:
-                    self._save(is_best, events)
+                    self._save(is_best)
+                if is_first and report:
+                    report(row)
                 shown = {"loss": f"{row['train_loss']:.3f}"}
                 shown |= {"val": f"{row['val_acc']:.4f}"} if "val_acc" in row else {}
                 bar.set_postfix(shown, refresh=False)
-        if events:
-            events.close()
         self.model.load_state_dict(self.best)
         self.average = None  # the best weights are averaged ones, and the model has them now
 
@@ -163,15 +163,11 @@ class Training:
             self.best = {name: w.clone() for name, w in self._measured_weights().items()}
         return is_best
 
-    def _save(self, is_best, events):
+    def _save(self, is_best):
         """Start to write the files of an epoch, once those of the epoch before are complete."""
         state = files.snapshot(self.state())
         wait_for(self.device)
         self.writer.start(files.save_epoch, self.output_dir, state, is_best)
-        if events:
-            row = self.history[-1]
-            for name in row.keys() - {"epoch"}:
-                events.add_scalar(name, row[name], self.epoch)
 
     def _train_epoch(self, bar):
         """Pass once over the training images.  Returns the first columns of the log's row, from epoch to train_acc.

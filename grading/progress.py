@@ -12,7 +12,7 @@ from grading.session import Session
 def earned_points(root=edition.ROOT):
     """The points that each exercise in the folder root earns, as `make grade` counts them: a dict from `Exercise`.
 
-    Exercises whose functions are as they were given earn none; only the others are run.
+    Those whose functions are as they were given, or whose file is missing, earn none; only the others are run.
     """
     exercises = read()[0].values()
     begun = [exercise for exercise in exercises if not _untouched(exercise, root)]
@@ -26,8 +26,10 @@ def earned_points(root=edition.ROOT):
 
 
 def _untouched(exercise, root):
-    """Whether the functions of an exercise are all as they were given.  Where nothing was given, none is."""
-    if not (root / edition.RECORD).exists():
+    """Whether an exercise's functions are all as they were given, or its file is missing."""
+    if exercise.hand_in:
+        return not (root / exercise.hand_in).exists()
+    if not (root / edition.RECORD).exists():  # nothing was given
         return False
     given = edition.given(root)
     return all(

@@ -1,5 +1,6 @@
-"""The way through the course: how far one is."""
+"""The way through the course: how far one is, and that each notebook needs no later exercise than its own."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from grading import progress
@@ -16,6 +18,7 @@ from grading.instructor import cut_code, student
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
 REFERENCE = cut_code.modules(ROOT)
+HIDDEN = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text())["docstrings"]
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,14 @@ def copy(edition, tmp_path):
 def put_back(tree, solved):
     """Put the reference's solutions of some exercises into an edition."""
     others = [exercise for exercise in EXERCISES.values() if exercise not in solved]
-    for module, text in cut_code.cut(REFERENCE, others, GIVEN, solved=solved).items():
+    notebooks = [nbformat.read(file, 4) for file in sorted((tree / "notebooks").glob("*.ipynb"))]
+    code = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
+    readers = [source for source in code if not source.startswith("%")]
+    for module, text in cut_code.cut(REFERENCE, others, GIVEN, readers, solved, HIDDEN).items():
         (tree / "cs231n" / f"{module}.py").write_text(text)
+    for exercise in solved:
+        if exercise.hand_in:
+            shutil.copy(ROOT / exercise.hand_in, tree)
 
 
 def change(file, old, new):
@@ -57,7 +66,7 @@ def view(tree):
 
 def test_each_exercise_has_an_estimate_of_its_minutes():
     entries = tomllib.loads(FILE.read_text())["exercise"]
-    assert {entry["id"]: entry.get("minutes") for entry in entries if entry.get("minutes") not in range(5, 41)} == {}
+    assert {entry["id"]: entry.get("minutes") for entry in entries if entry.get("minutes") not in range(5, 61)} == {}
 
 
 def test_the_magic_in_a_new_edition_counts_nothing_and_names_the_first_exercise(copy):
@@ -93,6 +102,15 @@ def test_what_is_next_is_the_first_exercise_without_all_its_points(copy):
     assert re.search(r"^in all +5 of 100 +2 of ", text, re.MULTILINE)
 
 
+def test_a_file_to_hand_in_is_graded_once_it_is_there(copy, monkeypatch):
+    graded = []
+    monkeypatch.setattr(progress, "grade_own", lambda exercise, *_: graded.append(exercise.id) or [])
+    progress.earned_points(copy)
+    (copy / EXERCISES["1.15"].hand_in).write_bytes(b"")
+    progress.earned_points(copy)
+    assert graded == ["1.15"]
+
+
 def test_code_above_an_error_that_is_left_in_place_counts(copy):
     layers = copy / "cs231n/layers.py"
     body = layers.read_text().split("def relu_forward")[1].split("def ")[0]
@@ -110,3 +128,29 @@ def test_at_the_end_nothing_is_left():
     text = "\n".join(progress.lines({exercise: exercise.points for exercise in EXERCISES.values()}))
     assert re.search(rf"^in all +100 of 100 +{len(EXERCISES)} of +{len(EXERCISES)} +nothing$", text, re.MULTILINE)
     assert "next" not in text
+
+
+# --- the notebooks, in order ---
+
+
+def run(copy, notebook):
+    """Run a notebook of an edition at a small size; see `path_run`."""
+    (file,) = (copy / "notebooks").glob(f"0{notebook}*.ipynb")
+    env = {**os.environ, "PYTHONPATH": str(copy), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", ROOT / "tests/path_run.py", file]
+    return subprocess.run(command, cwd=file.parent, env=env, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize("notebook", range(1, 6))
+def test_a_notebook_needs_its_own_exercises_and_earlier_ones_alone(copy, notebook):
+    put_back(copy, [exercise for exercise in EXERCISES.values() if exercise.notebook <= notebook])
+    done = run(copy, notebook)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_a_notebook_whose_own_exercise_is_open_does_not_run_to_its_end(copy):
+    put_back(copy, [exercise for exercise in EXERCISES.values() if exercise.notebook < 3])
+    done = run(copy, 3)
+    assert done.returncode == 1
+    assert "NotImplementedError: exercise 3.1 is open" in done.stdout
+    assert done.stderr.startswith("stopped in the cell")

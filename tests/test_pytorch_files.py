@@ -1,15 +1,14 @@
 """What a run leaves on the disk: whole files, or the old ones."""
 
-import builtins
 import errno
 import fcntl
 import io
 import os
 import platform
+import subprocess
 import sys
 import threading
 import time
-import types
 
 import numpy as np
 import pytest
@@ -269,21 +268,23 @@ def test_a_picture_that_is_written_is_closed(tmp_path):
 # TensorBoard
 
 
-def test_tensorboard_is_written_to_where_it_is_installed(monkeypatch, tmp_path):
-    made = []
-    fake = types.SimpleNamespace(SummaryWriter=lambda folder, purge_step: made.append((folder, purge_step)) or "writer")
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    assert files.tensorboard_writer(tmp_path, 3) == "writer"
-    assert made == [(tmp_path, 4)]
+def test_tensorboards_event_file_has_the_numbers_of_each_epoch(tmp_path):
+    code = """
+import sys
+from cs231n import pytorch_files
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+for start, epochs in ((0, (1, 2, 3)), (2, (3,))):  # the second run resumes after epoch 2
+    with pytorch_files.tensorboard(sys.argv[1], start) as write:
+        for epoch in epochs:
+            write({"epoch": epoch, "val_acc": epoch / 10 + start})
+events = EventAccumulator(sys.argv[1]).Reload()
+print(events.Tags()["scalars"], [(event.step, round(event.value, 3)) for event in events.Scalars("val_acc")])
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "['val_acc'] [(1, 0.1), (2, 0.2), (3, 2.3)]\n"
 
 
-def test_without_tensorboard_there_is_no_writer(monkeypatch, tmp_path):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("torch.utils.tensorboard"):
-            raise ModuleNotFoundError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    assert files.tensorboard_writer(tmp_path, 3) is None
+def test_where_tensorboard_is_not_installed_it_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"^tensorboard: it cannot be imported .*; pip install tensorboard$"):
+        files.tensorboard(tmp_path, 0).__enter__()

@@ -65,12 +65,14 @@ def assert_same(a, b, where="state"):
 
 def assert_same_end(folder, other):
     """The last checkpoints are the same, but for the time they took."""
-    states = [files.load(f / "last.pt", "cpu") for f in (folder, other)]
-    for state in states:
-        del state["progress"]["training_seconds"]
-        state["resume"]["history"] = without_times(state["resume"]["history"])
-    assert_same(*states)
+    assert_same(*(without_times_in(files.load(f / "last.pt", "cpu")) for f in (folder, other)))
     assert_same(*(without_times(read_csv(f / "log.csv")) for f in (folder, other)))
+
+
+def without_times_in(state):
+    del state["progress"]["training_seconds"]
+    state["resume"]["history"] = without_times(state["resume"]["history"])
+    return state
 
 
 def without_times(rows):
@@ -438,25 +440,16 @@ def test_best_has_what_predict_needs_and_not_what_resume_does(images, tmp_path):
     assert best["versions"] == files.versions(torch.device("cpu"))
 
 
-def test_tensorboard_gets_each_epochs_values(images, tmp_path, monkeypatch):
-    written = []
-
-    class Writer:
-        def add_scalar(self, name, value, step):
-            written.append((name, step))
-
-        def close(self):
-            written.append("closed")
-
-    made = []
-    monkeypatch.setattr(files, "tensorboard_writer", lambda *where: made.append(where) or Writer())
-    trained(replace(TINY, epochs=2), images, tmp_path)
-    assert written.pop() == "closed"
-    assert sorted(written) == sorted((name, step) for step in (1, 2) for name in COLUMNS[1:])
+def test_each_epochs_row_is_reported_and_those_before_a_resume_are_not_again(images, tmp_path):
+    reported = []
+    first = Training(replace(TINY, epochs=2), *images, tmp_path)
+    first.run(verbose=False, report=reported.append)
+    assert reported == first.history
+    assert [row["epoch"] for row in reported] == [1, 2]
     again = Training(replace(TINY, epochs=2), *images, tmp_path)
     again.resume()
-    again.run(verbose=False)
-    assert made == [(tmp_path, 0), (tmp_path, 2)]
+    again.run(verbose=False, report=reported.append)
+    assert len(reported) == 2
 
 
 # Resuming
@@ -653,22 +646,31 @@ def test_the_new_epoch_is_in_best_and_log_before_it_is_in_last(images, tmp_path,
     assert order == ["best.pt", "log.csv", "last.pt"]
 
 
-def test_training_goes_on_while_a_slow_disk_takes_its_time(images, tmp_path, monkeypatch):
-    training, steps, goes_on, rename = Training(TINY, *images, tmp_path), count(1), threading.Event(), os.replace
+def test_training_goes_on_while_a_slow_disk_takes_its_time_and_the_files_are_those_without_it(
+    images, tmp_path, monkeypatch
+):
+    steps, goes_on, save = count(1), threading.Event(), files.save
+    kept = {"at once": [], "slow": []}
 
-    def slow_rename(source, target):
-        assert goes_on.wait(20), "training waits for the disk"
-        rename(source, target)
+    def slow_save(path, state):
+        name = path.parent.name
+        assert name == "at once" or goes_on.wait(20), "training waits for the disk"
+        save(path, state)
+        if path.name == "last.pt":
+            kept[name].append(without_times_in(files.load(path, "cpu")))
 
     def go_on(*_):
         if next(steps) == WARM_UP + 6:  # in the middle of the second epoch
-            assert list(tmp_path.glob("*.tmp"))
             goes_on.set()
 
-    monkeypatch.setattr(os, "replace", slow_rename)
-    training.optimizers[0].register_step_pre_hook(go_on)
-    training.run(verbose=False)
-    assert files.load(tmp_path / "last.pt", "cpu")["progress"]["epoch"] == 3
+    monkeypatch.setattr(files, "save", slow_save)
+    at_once, slow = (Training(TINY_SPEEDRUN, *images, tmp_path / name) for name in kept)
+    at_once.writer.start = lambda write, *args: write(*args)
+    slow.optimizers[0].register_step_pre_hook(go_on)
+    for training in (at_once, slow):
+        training.run(verbose=False)
+    assert [state["progress"]["epoch"] for state in kept["slow"]] == [1, 2, 3]
+    assert_same(*kept.values())
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
