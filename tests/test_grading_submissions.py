@@ -382,13 +382,13 @@ def test_a_file_of_data_is_graded_where_it_is_handed_in_and_a_bad_one_costs_itse
     for name in ("anna", "zoe"):
         shutil.copy(ROOT / "my_net.npz", folder / name)
     (folder / "eve/my_net.npz").write_bytes(b"cos\nsystem\n(S'touch witness'\ntR.")  # a pickle that runs a program
-    grades, out = grade(folder, "1.2", "1.15")
+    grades, out = grade(folder, "1.2", "1.15", seconds=60)
     points = {name: (row["1.2"], row["1.15"]) for name, row in grades.items()}
     assert points == {"anna": ("2", "2"), "bob": ("2", "0"), "eve": ("2", "0"), "zoe": ("2", "2")}
     assert "exercise 1.15 is open: there is no my_net.npz" in (out / "bob.txt").read_text()
     assert "it is not an .npz that can be read" in (out / "eve.txt").read_text()
     (folder / "zoe/my_net.npz").unlink()
-    assert grade(folder, "1.2", "1.15")[0]["zoe"]["1.15"] == "0"
+    assert grade(folder, "1.2", "1.15", seconds=60)[0]["zoe"]["1.15"] == "0"
 
 
 def test_an_exercise_in_code_gets_no_file_of_data_and_one_of_data_no_code(tmp_path, monkeypatch):
@@ -400,7 +400,7 @@ def test_an_exercise_in_code_gets_no_file_of_data_and_one_of_data_no_code(tmp_pa
     monkeypatch.setattr(WorkerHere, "call", lambda _, function, exercise, files, *args, seconds: (
         given.update({exercise.id: sorted(files)}) or pkgutil.resolve_name(function)(exercise, files)
     ))  # fmt: skip
-    grade(tmp_path / "class", "1.2", "3.3")
+    grade(tmp_path / "class", "1.2", "3.3", seconds=60)
     assert given == {
         "1.2": sorted(f"{name}.py" for name in REFERENCE if name != "__init__"),
         "3.3": ["my_ablation.json"],
