@@ -18,7 +18,8 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade progress student grade-submissions mutants test-notebooks notebooks bench train lint clean
+.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks bench \
+  train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -53,6 +54,9 @@ test: $(SET_UP) ## get the data, run every test, and check every notebook agains
 
 grade: $(SET_UP) ## check the exercises and count the points: make grade GRADE_ARGS="2.3 4"
 	@$(VENV_PYTHON) -m grading.grade $(GRADE_ARGS)
+
+hint: $(SET_UP) ## ask a question on an exercise that is wrong, then name the mistake: make hint EXERCISE=2.3 TIER=3
+	@$(VENV_PYTHON) -m grading.grade --tier "$${TIER:-2}" "$$EXERCISE"
 
 progress: $(SET_UP) ## count the points of each notebook, and name what is next
 	@$(VENV_PYTHON) -m grading.progress

@@ -6,7 +6,8 @@ From the grader to the learner's code and back:
           |
     grade.py         for each part of an exercise, calls its check with a Learner  (also from magic.py: %grade)
           |
-    checks/*.py      learner.layers.affine_forward(x, w, b): expect.py compares what comes back with PyTorch's result
+    checks/*.py      learner.layers.affine_forward(x, w, b): expect.py compares what comes back with PyTorch's result;
+          |          hints.py adds a question that leads on, from questions.toml, and the mistake
           |
     session.py       Learner, RemoteFunction, RemoteObject: a call becomes a message; time limits
           |  pipe
@@ -14,6 +15,9 @@ From the grader to the learner's code and back:
           |
     cs231n/*.py      the learner's code, with stubs in place of the functions of other exercises that it uses; models
                      that record what they are asked come from drivers.py
+
+Two exercises are files of data, a net and an ablation: hand_ins.py reads them for their checks, and no code of the
+learner's runs.
 
 A stub sends its arguments back through the same pipe, and session.py passes them on to a second process of child.py,
 which has the correct functions: those of substitutes.py, or of the reference.
@@ -30,9 +34,9 @@ instructor/ is not part of the student edition.  There, sandbox.py starts both p
 
 
 def load_ipython_extension(ipython):
-    """Register `%grade` and `%progress`."""
-    from grading.magic import grade  # here, since grading.magic imports other modules of this package
+    """Register `%grade`, `%hint` and `%progress`."""
+    from grading.magic import grade, hint  # here, since grading.magic imports other modules of this package
     from grading.progress import progress  # here, likewise
 
-    ipython.register_magic_function(grade)
-    ipython.register_magic_function(progress)
+    for magic in (grade, hint, progress):
+        ipython.register_magic_function(magic)

@@ -19,6 +19,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 import threading
 import traceback
@@ -305,10 +306,15 @@ def _type_name(error):
 
 
 def _place(tree):
-    """The last line in the folder tree of the error that is being handled."""
-    frames = traceback.extract_tb(sys.exc_info()[2]) if tree else ()
-    where = [frame for frame in frames if frame.filename.startswith(tree)]
-    return f"{os.path.basename(where[-1].filename)}, line {where[-1].lineno}: {where[-1].line}" if where else ""
+    """The last line in the folder tree of the error that is being handled, and the shapes of the arrays in it."""
+    walked = list(traceback.walk_tb(sys.exc_info()[2])) if tree else []
+    where = [i for i, (frame, _) in enumerate(walked) if frame.f_code.co_filename.startswith(tree)]
+    if not where:
+        return ""
+    line, values = traceback.extract_tb(sys.exc_info()[2])[where[-1]], walked[where[-1]][0].f_locals
+    names = dict.fromkeys(re.findall(r"[A-Za-z_]\w*", line.line or ""))
+    arrays = ", ".join(f"{name} {_shape_of(values[name])}" for name in names if _has_shape(values.get(name)))
+    return f"{os.path.basename(line.filename)}, line {line.lineno}: {line.line}{arrays and f', with {arrays}'}"
 
 
 class SubstituteFinder(importlib.abc.MetaPathFinder):
@@ -419,13 +425,18 @@ def _given(function, args, kwargs):
 
 def _shape_of(value, deep=0):
     """An array by its shape; a tuple or dict by what is in it; a number or text as it is; "" for anything else."""
-    if isinstance(value, np.ndarray) or type(value).__module__ == "torch":
+    if _has_shape(value):
         return str(tuple(value.shape))
     if type(value) is tuple and deep < 2:
         return f"({', '.join(text for entry in value if (text := _shape_of(entry, deep + 1)))})"
     if type(value) is dict and deep < 2:
         return f"{{{', '.join(f'{key}: {_shape_of(entry, deep + 1)}' for key, entry in value.items())}}}"
     return repr(value) if value is None or type(value) in (bool, int, float, str) else ""
+
+
+def _has_shape(value):
+    """Whether it is an array or a tensor."""
+    return isinstance(value, np.ndarray) or ("torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor))
 
 
 def _below(found, name):

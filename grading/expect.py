@@ -1,4 +1,4 @@
-"""Compare a learner's result with the correct one; the hint says which result, which entry, and the likely mistake.
+"""Compare a learner's result with the correct one: which result is wrong, which entry, and by which mistake.
 
 A result is whatever the learner's process says.  Its kind, dtype and shape are compared before anything is computed
 from it, and nothing that is expected is ever computed from it.
@@ -6,24 +6,36 @@ from it, and nothing that is expected is ever computed from it.
 
 import contextlib
 import contextvars
+import functools
 import sys
 
 import numpy as np
 
 from grading.child import DTYPES
+from grading.hints import relation
 from grading.session import RemoteObject
+
+RETURNED = "what comes back is of another kind: look at what the last line of the function returns"
+ALL_OF_THEM = "the function returns all of these together, in this order"
+OF_THE_INPUT = "a result has the dtype of the input"
+MADE_FLOAT64 = f"{OF_THE_INPUT}; np.zeros and np.ones make float64 unless they get a dtype"
 
 
 class Wrong(Exception):
-    """A result is wrong.  Its text is the hint for the learner."""
+    """A result is wrong.  Its text says what and where; mistake: a `Hint`, or the words for a known one, or ""."""
+
+    def __init__(self, text, mistake=""):
+        super().__init__(text)
+        self.mistake = mistake
 
 
+_right = contextvars.ContextVar("what was compared so far and is right", default=None)
 _faults = contextvars.ContextVar("the hints on small faults so far", default=None)
 
 
 @contextlib.contextmanager
 def small_faults():
-    """Within it, small faults raise nothing: their hints are in the list that it gives."""
+    """Within it, small faults raise nothing: they are in the list that it gives."""
     before = _faults.set(faults := [])
     try:
         yield faults
@@ -31,19 +43,30 @@ def small_faults():
         _faults.reset(before)
 
 
-def small_fault(hint):
+def small_fault(text, mistake=""):
     """A fault that costs one point of its exercise, and not all points of its part; the check goes on."""
     if _faults.get() is None:
-        raise Wrong(hint)
-    _faults.get().append(hint)
+        raise Wrong(text, mistake)
+    _faults.get().append(Wrong(text, mistake))
 
 
-def expect(name, got, wanted, mistakes=None, case="", tol=1e-6):
+@contextlib.contextmanager
+def right_so_far():
+    """Within it, what is compared and right adds a line to the list that it gives."""
+    before = _right.set(right := [])
+    try:
+        yield right
+    finally:
+        _right.reset(before)
+
+
+def expect(name, got, wanted, mistakes=None, case="", tol=1e-6, otherwise=""):
     """Raise `Wrong` unless got, which the hint calls by name, is like wanted in kind, shape, dtype and value.
 
     wanted: an array or tensor of bools, integers or floats, or a number.  tol: the largest difference allowed, relative
-    to the largest magnitude in wanted.  mistakes: a dict from a description to what that mistake would have given.
-    case: which arguments were used.
+    to the largest magnitude in wanted.  case: which arguments were used.
+    mistakes: a dict from the words for a mistake, or a `Hint`, to what it would have given.  otherwise: the mistake if
+    none of these fits.
     """
     wanted = _array(wanted)
     try:
@@ -54,7 +77,10 @@ def expect(name, got, wanted, mistakes=None, case="", tol=1e-6):
             entry = f"[{', '.join(map(str, i))}]" if i else ""
             raise Wrong(f"{name}{entry} is {float(array[i]):.6g}, expected {float(wanted[i]):.6g}{_with(case)}")
     except Wrong as wrong:
-        raise Wrong(f"{wrong}{_likely(got, wanted, mistakes or {}, tol)}") from None
+        mistake = wrong.mistake or _mistake(got, wanted, mistakes or {}, tol, otherwise)
+        raise Wrong(str(wrong), mistake) from None
+    if _right.get() is not None:
+        _right.get().append(f"{name}{_with(case)}")
 
 
 def fitting(name, got, shape, dtype, case=""):
@@ -64,36 +90,37 @@ def fitting(name, got, shape, dtype, case=""):
     """
     array, kind = _array(got), "an array" if shape else "a number"
     if array is None:
-        raise Wrong(f"{name}: expected {kind}, got {_described(got)}{_with(case)}")
+        raise Wrong(f"{name}: expected {kind}, got {_described(got)}{_with(case)}", RETURNED)
     if array.shape != tuple(shape):
         raise Wrong(f"{name} has the shape {array.shape}, expected {tuple(shape)}{_with(case)}")
     if not shape or array.dtype == dtype:
         return array
-    hint = f"{name} is {array.dtype}, expected {np.dtype(dtype)}{_with(case)}"
-    require(array.dtype.kind == np.dtype(dtype).kind == "f", hint)
-    made = "; np.zeros and np.ones make float64 unless they get a dtype" if array.dtype == float else ""
-    small_fault(f"{hint}. A result has the dtype of the input{made}")
+    text = f"{name} is {array.dtype}, expected {np.dtype(dtype)}{_with(case)}"
+    mistake = MADE_FLOAT64 if array.dtype == float else OF_THE_INPUT
+    require(array.dtype.kind == np.dtype(dtype).kind == "f", text, mistake)
+    small_fault(text, mistake)
     return array.astype(dtype)
 
 
 def numbers(name, got, count):
     """got, a list of so many numbers, as an array.  Raises `Wrong` for anything else."""
-    require(isinstance(got, list), f"{name}: expected a list, got {_described(got)}")
-    require(len(got) == count, f"{name} has {len(got)} entries, expected {count}")
+    require(isinstance(got, list), f"{name}: expected a list, got {_described(got)}", RETURNED)
+    require(len(got) == count, f"{name} has {len(got)} entries, expected {count}", "each call appends one number")
     return np.array([fitting(f"an entry of {name}", entry, (), float) for entry in got], float)
 
 
-def require(condition, hint):
-    """Raise `Wrong` with the hint unless the condition holds."""
+def require(condition, text, mistake=""):
+    """Raise `Wrong` with the text and the mistake unless the condition holds."""
     if not condition:
-        raise Wrong(hint)
+        raise Wrong(text, mistake)
 
 
 def several(function, got, names):
     """Return got, a tuple or list with a result for each of names, such as "dx, dw, db"; raise `Wrong` otherwise."""
     wanted = len(names.split(", "))
     kind = f"{len(got)} results" if isinstance(got, tuple | list) else _described(got)
-    require(isinstance(got, tuple | list) and len(got) == wanted, f"{function}: expected {names}, got {kind}")
+    fits = isinstance(got, tuple | list) and len(got) == wanted
+    require(fits, f"{function}: expected {names}, got {kind}", ALL_OF_THEM)
     return got
 
 
@@ -113,11 +140,12 @@ def _with(case):
     return f" (with {case})" if case else ""
 
 
-def _likely(got, wanted, mistakes, tol):
+def _mistake(got, wanted, mistakes, tol, otherwise):
     for words, wrong in mistakes.items():
         if close(got, wrong, tol) and not close(wanted, wrong, tol):
-            return f". Likely mistake: {words}"
-    return ""
+            return words
+    array = _array(got)
+    return otherwise or ("" if array is None else relation(array, wanted, functools.partial(close, tol=tol)) or "")
 
 
 def _array(value):

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib
+import itertools
 import json
 import tempfile
 import textwrap
@@ -14,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from grading import edition, hand_ins
+from grading import edition, hand_ins, hints
 from grading.exercises import choose, read
-from grading.expect import Wrong, small_faults
+from grading.expect import RETURNED, Wrong, right_so_far, small_faults
 from grading.session import Failed, Learner, NotStarted, Session, printable
 
 HERE = Path(__file__).parent
@@ -28,6 +29,7 @@ SUBSTITUTES = str(HERE / "substitutes.py")
 class Result:
     """The result of a part of an exercise.  hint: empty if it is right.  open: whether it is not written yet.
 
+    question, answer: the second and third tier of the hint, if it has them.
     lost: how many points a small fault costs; None if the hint is on another fault, which costs them all.
     """
 
@@ -37,6 +39,14 @@ class Result:
     open: bool = False
     seconds: float = 0.0
     lost: int | None = None
+    question: str = ""
+    answer: str = ""
+
+    @property
+    def tiers(self):
+        """The lines of the hint."""
+        more = (f"Question: {self.question}", f"Answer: {self.answer}") if self.question else ()
+        return [self.hint, *more] if self.hint else []
 
     @property
     def earned(self):
@@ -118,14 +128,13 @@ def names_below(exercise):
 
 def _grade_part(exercise, part, session, attempts, seed):
     check = getattr(importlib.import_module(f"grading.checks.{exercise.checks}"), part)
-    start, failures = time.perf_counter(), []
+    start, failures, right = time.perf_counter(), [], ()
     session.begin()
     for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
-            learner = _learner(exercise, session, tree, substitutes, rng)
-            with _one_torch_thread(), small_faults() as faults:
-                check(learner)
+            with _one_torch_thread(), right_so_far() as right, small_faults() as faults:
+                check(_learner(exercise, session, tree, substitutes, rng))
             failures.clear()
             break
         except (Wrong, Failed) as error:
@@ -133,14 +142,24 @@ def _grade_part(exercise, part, session, attempts, seed):
         except NotStarted:
             raise
         except Exception as error:  # the check could not work with the result, such as None in place of a pair
-            failures.append(Wrong(f"the result is not what the docstring promises: {error}"))
-    seconds = time.perf_counter() - start
+            failures.append(Wrong(f"the result is not what the docstring promises: {error}", RETURNED))
+    result = Result(part, exercise.parts[part], seconds=time.perf_counter() - start)
     if not failures:
-        hint = printable(faults[0]) if faults else ""
-        return Result(part, exercise.parts[part], hint, seconds=seconds, lost=1 if faults else None)
+        return _explained(replace(result, lost=1), faults[0], right) if faults else result
     shown = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
-    hint = printable(shown) or "it failed without a message"  # an empty hint would mean that it is right
-    return Result(part, exercise.parts[part], hint, getattr(shown, "open", False), seconds)
+    return _explained(replace(result, open=getattr(shown, "open", False)), shown, right)
+
+
+def _explained(result, failure, right):
+    """The result, with the three tiers of the hint on a failure; right: what was right before it."""
+    text = printable(failure) or "it failed without a message"  # an empty hint would mean that it is right
+    if result.open:
+        return replace(result, hint=text)
+    if isinstance(failure, Failed):
+        more = hints.of_error(f"{failure.kind}: {failure.text}")
+    else:
+        more = hints.about(result.part, failure.mistake, right)
+    return replace(result, hint=text, question=more.question, answer=printable(more.answer))
 
 
 def _learner(exercise, session, tree, substitutes, rng):
@@ -172,8 +191,11 @@ def _open_elsewhere(failure, exercise):
     return getattr(failure, "open", False) and not str(failure).startswith(f"exercise {exercise.id} ")
 
 
-def table(graded):
-    """The lines of a report to read.  graded: a dict from `Exercise` to its results."""
+def table(graded, tiers=3, more=""):
+    """The lines of a report to read.  graded: a dict from `Exercise` to its results.
+
+    tiers: how many of those of each hint; more: the command for another one, to which an exercise's id is added.
+    """
     full = {e.id for e, results in graded.items() if not any(r.hint for r in results)}
     known = {e.id for e in graded}
     width = max([45, *(len(e.title) + 1 for e in graded)])
@@ -188,10 +210,30 @@ def table(graded):
             if result.hint:
                 points = f"{result.earned} of {result.points}" if result.earned else result.points
                 yield from _indented(f"{result.part} ({points}): {result.hint}")
+                yield from itertools.chain.from_iterable(map(_indented, result.tiers[1:tiers]))
+        if more and exercise.id not in full:
+            yield from _indented(f"next: {more}{exercise.id}")
         if earned and (others := ", ".join(used for used in exercise.uses if used in known - full)):
             yield from _indented(f"checked with correct functions for {others}, where yours are not right yet")
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
     yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
+
+
+def first_failing(results):
+    """The first of the results that is wrong, an open one last; None if all are right."""
+    return min((result for result in results if result.hint), key=lambda result: result.open, default=None)
+
+
+def hint_lines(exercise, results, tiers, more):
+    """The lines of the hint on an exercise's first failing part: so many tiers, and more, the command for the next."""
+    result = first_failing(results)
+    if not result:
+        yield f"exercise {exercise.id} is right: {exercise.points} of {exercise.points} points"
+        return
+    yield f"{exercise.id:5s}{exercise.title}: {result.part}"
+    yield from itertools.chain.from_iterable(map(_indented, result.tiers[:tiers]))
+    if tiers < len(result.tiers):
+        yield from _indented(f"next: {more}")
 
 
 def notes():
@@ -213,7 +255,7 @@ def gradescope(graded):
             "score": result.earned,
             "max_score": result.points,
             "status": "failed" if result.hint else "passed",
-            "output": result.hint,
+            "output": "\n".join(result.tiers),
         }
         for exercise, results in graded.items()
         for result in results
@@ -229,6 +271,9 @@ def main(argv=None):
         "--json", type=Path, metavar="FILE", help="also write the results there, in Gradescope's format"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the arrays in the checks (default: 0)")
+    parser.add_argument(
+        "--tier", type=int, choices=(1, 2, 3), help="only show the hint on an exercise's first mistake, up to this tier"
+    )
     args = parser.parse_args(argv)
     try:
         exercises = choose(args.exercise, read()[0])
@@ -238,9 +283,14 @@ def main(argv=None):
         if any(map(names_below, exercises)):
             session.prepare(SUBSTITUTES)
         graded = {exercise: grade_own(exercise, session, seed=args.seed) for exercise in _with_progress(exercises)}
-    print("\n".join([*table(graded), *notes()]))
+    print("\n".join([*(_hints(graded, args.tier) if args.tier else table(graded, 1, "make hint EXERCISE=")), *notes()]))
     if args.json:
         args.json.write_text(json.dumps(gradescope(graded), indent=1) + "\n", encoding="utf-8")
+
+
+def _hints(graded, tier):
+    for exercise, results in graded.items():
+        yield from hint_lines(exercise, results, tier, f"make hint EXERCISE={exercise.id} TIER={tier + 1}")
 
 
 def _with_progress(exercises):

@@ -33,9 +33,8 @@ class Failed(Exception):
             return self.text
         error = f"{self.kind}: {self.text}" if self.text else self.kind
         place = f", in {self.place}" if self.place else ""
-        written_to = ". Likely mistake: it writes to an array that was passed to it" if "read-only" in self.text else ""
         given = f" (called with {self.given})" if self.given and self.kind in ABOUT_ARGUMENTS else ""
-        return error + place + given + written_to
+        return error + place + given
 
 
 class NotStarted(Exception):

@@ -16,7 +16,8 @@ from IPython.core.interactiveshell import InteractiveShell
 import cs231n
 from cs231n import shapes10, utils
 
-TRAIN, REST, EPOCHS = 500, 1000, 2  # REST: images for validation, and for the test
+TRAIN, REST = 400, 400  # images; REST: for validation, and for the test
+MOST = {"EPOCHS": 2, "SEEDS": 2, "": TRAIN}  # of a size with this in its name
 
 
 class Smaller(ast.NodeTransformer):
@@ -36,7 +37,7 @@ class Smaller(ast.NodeTransformer):
     def visit_Assign(self, node):
         for name, size in sizes(node.targets[0], node.value):
             if name.isupper():
-                size.value = min(size.value, EPOCHS if "EPOCHS" in name else TRAIN)
+                size.value = min(size.value, next(most for word, most in MOST.items() if word in name))
         return node
 
     def visit_AugAssign(self, node):

@@ -467,7 +467,7 @@ FORGED = {  # module, what is added to it -> the exercise that earns nothing
         "def dropout_backward(dout, cache):\n    return dout if cache['mode'] == 'test' else 0 * dout\n",
     ),
 }
-EARNS = {"1.8": {"solver_epoch"}, "3.1": {"dropout_test"}}  # these parts are right
+EARNS = {"1.8": {"solver_epoch"}, "3.1": {"dropout_test", "dropout_steps"}}  # these parts are right
 
 
 @pytest.fixture(scope="module")

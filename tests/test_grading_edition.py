@@ -445,6 +445,20 @@ def test_a_notebook_runs_up_to_the_first_open_exercise_and_says_where_to_go(edit
 # --- what a grading looks like ---
 
 
+def test_the_hint_of_the_edition_leads_from_a_wrong_solution_to_the_mistake(edition, tmp_path):
+    copy = shutil.copytree(edition, tmp_path / "copy")
+    put_back(copy, [EXERCISES["1.2"]])
+    layers = copy / "cs231n/layers.py"
+    layers.write_text(layers.read_text().replace("return np.maximum(x, 0), x", "return np.minimum(x, 0), x"))
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    command = [sys.executable, "-m", "grading.grade", "1.1", "1.2", "--tier", "3"]
+    shown = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "exercise 1.1 is open" in shown
+    assert "relu_forward\n     out[" in shown
+    assert "Question: What should come out for -3, and what for 3?" in shown
+    assert "Answer: this is the minimum, not the maximum" in shown
+
+
 def test_the_table_says_what_failed_and_what_was_checked_with_right_parts(edition, session, tmp_path):
     put_back(tmp_path, [EXERCISES["1.5"]])
     graded = {EXERCISES[name]: grade(EXERCISES[name], session, tmp_path) for name in ("1.1", "1.5")}
@@ -493,13 +507,12 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     }  # fmt: skip
     targets = subprocess.run(["make", "help"], cwd=edition, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
-        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "progress", "train", "clean",
+        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml", "expect.py",
-        "given.zip", "grade.py", "hand_ins.py", "magic.py", "merge.py", "notebooks.py", "progress.py", "reset.py",
-        "rules.py",
-        "session.py", "substitutes.py", "update.py",
+        "given.zip", "grade.py", "hand_ins.py", "hints.py", "magic.py", "merge.py", "notebooks.py", "progress.py",
+        "questions.toml", "reset.py", "rules.py", "session.py", "substitutes.py", "update.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from grading import hand_ins
 from grading.checks import challenges
 from grading.exercises import read
 from grading.grade import grade, grade_own
+from grading.instructor import reference_hand_ins
 from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +106,7 @@ def test_a_first_net_earns_one_point_and_a_linear_one_none(result, monkeypatch):
     untrained = {"W1": rng.standard_normal((3072, 10)), "b1": np.zeros(10), "W2": None, "b2": None}
     shown = result(NET, npz(**untrained))
     assert shown.earned == 0
-    assert "10 % is chance" in shown.hint
+    assert "10 % is chance" in shown.answer
 
 
 def test_a_net_is_judged_by_pictures_of_the_seed_that_nobody_has_seen(session, monkeypatch):
@@ -169,14 +171,15 @@ def test_a_bad_net_earns_nothing_and_the_hint_says_why(result, name):
     assert len(found.hint) < 300
 
 
-def test_a_bomb_that_lies_about_its_size_is_not_unpacked(result, monkeypatch):
+def test_a_bomb_that_lies_about_its_size_is_not_unpacked(result):
     content = zipped(W1=bytes(64 << 20))
     lying = content.replace((64 << 20).to_bytes(4, "little"), (64).to_bytes(4, "little"))
     assert lying != content
-    unpacked = []
-    monkeypatch.setattr(hand_ins, "_array", lambda name, content: unpacked.append(len(content)))
+    tracemalloc.start()
     assert "not an .npz that can be read" in result(NET, lying).hint
-    assert not unpacked
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 def test_nothing_is_unpickled(result, tmp_path):
@@ -188,6 +191,23 @@ def test_nothing_is_unpickled(result, tmp_path):
     assert not witness.exists()
     pickle.loads(pickle.dumps(Evil(witness))).close()
     assert witness.exists()  # so it would have been seen
+
+
+# --- the reference's own ---
+
+
+def test_the_command_makes_files_that_are_whole(result, tmp_path, monkeypatch):
+    for name, less in {"IMAGES": 200, "EPOCHS": 1, "SMALL": 100, "LONG": 1, "SEEDS": range(3)}.items():
+        monkeypatch.setattr(reference_hand_ins, name, less)
+    reference_hand_ins.make_net(tmp_path / "net.npz")
+    reference_hand_ins.make_ablation(tmp_path / "ablation.json")
+    assert "the net is right on" in result(NET, (tmp_path / "net.npz").read_bytes()).hint
+    assert result(ABLATION, (tmp_path / "ablation.json").read_bytes()).earned == 2
+
+
+def test_the_command_gives_the_numbers_in_the_references_ablation():
+    data = reference_hand_ins.handin.shapes10_data(reference_hand_ins.SMALL)
+    assert abs(reference_hand_ins.run(0, data) - GOOD["numbers"]["baseline"][0]) < 0.02  # rounding varies by machine
 
 
 # --- the file itself ---
@@ -280,7 +300,7 @@ BAD_ABLATIONS = {
     "the-control-is-the-baseline": (numbers(control=GOOD["numbers"]["baseline"]), "the control's numbers are those of"),
     "the-same-labels": (text(labels={**GOOD["labels"], "control": "all units"}), "three runs"),
     "labels-of-another-kind": (text(labels={**GOOD["labels"], "control": {}}), "labels: expected words"),
-    "seed-not-used": (numbers(changed=[0.5, 0.5, 0.5]), "does each run use its seed?"),
+    "seed-not-used": (numbers(changed=[0.5, 0.5, 0.5]), "changed: all seeds give the same number"),
     "nan": (numbers(changed=[float("nan"), 1, 2]), "it is not JSON"),
     "infinity": (numbers(changed=[1, 2, 3]).replace(b"[1, 2, 3]", b"[1, 2, 1e999]"), "not all are finite"),
     "huge-integer": (numbers(changed=[1, 2, 10**400]), "expected a number"),

@@ -91,6 +91,11 @@ def test_only_what_was_begun_is_graded_and_counts_as_make_grade_counts_it(copy, 
     assert graded == ["1.2", "3.1"]
 
 
+def test_a_file_that_is_handed_in_counts_as_soon_as_it_is_there(copy):
+    shutil.copy(ROOT / "my_ablation.json", copy)
+    assert earned(copy) == {"3.3": EXERCISES["3.3"].points}
+
+
 def test_what_is_next_is_the_first_exercise_without_all_its_points(copy):
     put_back(copy, [EXERCISES["1.1"], EXERCISES["1.2"]])
     change(copy / "cs231n/layers.py", "need_dx else None\n", "need_dx else None\n    dx = None\n")

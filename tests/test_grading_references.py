@@ -65,7 +65,7 @@ def test_each_section_exercise_and_question_that_is_mentioned_is_there():
     texts = {name: "\n\n".join(cell.source for cell in AFTER[name]) for name in NOTEBOOKS}
     everything = "\n\n".join(texts.values())
     headings = set(HEADING.findall(everything))
-    questions = set(re.findall(r"^\*Question (\d\.\d+)\.\*", everything, re.MULTILINE))
+    questions = set(re.findall(r"^\*Question (\d\.\d+)", everything, re.MULTILINE))
     for name, text in texts.items():
         assert set(re.findall(r"\b[Ss]ections? (\d\.\d+)", text)) <= headings, name
         assert set(re.findall(r"\b[Ee]xercises? (\d\.\d+)", text)) <= EXERCISES.keys(), name

@@ -1,7 +1,8 @@
 """The graders' grade: wrong solutions, each a mistake that a learner may make, and each caught by its exercise's check.
 
 tests/zoo/*.toml has them.  exercise and part: where it must be caught.  function: where the reference is changed, from
-old, which occurs there once, to new.  hint: words that the hint must have.
+old, which occurs there once, to new.  hint: words that the hint must have.  A hint has three tiers: what fails and
+where, a question, and the mistake, which the first does not give away.
 
 That none of them fails another exercise is shown by test_grading_edition.py for all at once: there an exercise earns
 its points while the functions of all others raise an error.
@@ -67,7 +68,12 @@ def test_a_wrong_solution_is_caught_by_its_check(wrong, session, tree):
     finally:
         write(tree, {module: REFERENCE[module] for module in text})
     assert result.hint, f"{part} passes"
-    assert wrong.get("hint", "") in result.hint
+    assert wrong.get("hint", "") in f"{result.hint}\n{result.answer}"
+    assert len({result.hint, result.question, result.answer}) == 3
+    assert "?" in result.question
+    assert result.answer
+    assert result.answer not in result.hint
+    assert result.answer not in result.question
     if "hint" not in wrong:  # it is wrong, and not merely no program
         kinds = "NameError", "UnboundLocalError", "AttributeError", "ImportError", "SyntaxError", "IndentationError"
         assert not result.hint.startswith(kinds)

@@ -365,7 +365,7 @@ def test_help_explains_each_option_of_the_recipe_and_where_the_others_are(capsys
 
 
 def test_help_explains_the_other_commands(capsys):
-    assert "a PNG or JPEG file of any size" in said_by_help(capsys, "predict")
+    assert "PNG or JPEG files of any size" in said_by_help(capsys, "predict")
     assert "runs of each variant, with seeds from --seed on (default: 5)" in said_by_help(capsys, "ablate")
 
 

@@ -269,11 +269,11 @@ def test_every_setting_is_an_option():
 def test_an_unknown_name_lists_the_choices(capsys):
     for argv, names, says in (
         (["--recipe", "fast"], tuple(RECIPES), "(choose from 'classic', 'speedrun')"),
-        (["--recipe", "speedrun", "--preset", "97"], tuple(RECIPES), "(choose from '94', '95', '96', 'tiny')"),
+        (["--recipe", "speedrun", "--preset", "97"], tuple(RECIPES), "(choose from '94', '95', '96', 'cpu', 'tiny')"),
         (["--recipe", "classic"], ("speedrun",), "(choose from 'speedrun')"),
     ):
         with pytest.raises(SystemExit):
             parse(*argv, names=names)
         said = capsys.readouterr().err.replace("choose from classic, speedrun", "choose from 'classic', 'speedrun'")
-        said = said.replace("choose from 94, 95, 96, tiny", "choose from '94', '95', '96', 'tiny'")
+        said = said.replace("choose from 94, 95, 96, cpu, tiny", "choose from '94', '95', '96', 'cpu', 'tiny'")
         assert says in said.replace("choose from speedrun", "choose from 'speedrun'")  # Pythons differ in the quotes

@@ -344,7 +344,7 @@ def test_without_validation_images_the_last_epoch_is_kept_and_a_run_resumes(imag
     short = Training(TINY, train, None, tmp_path / "short")
     short._warm_up()
     for _ in range(2):
-        short._save(short._record(short._train_epoch(Bar())), None)
+        short._save(short._record(short._train_epoch(Bar())))
     short.writer.wait()
     again = Training(TINY, train, None, tmp_path / "short")
     again.resume()

@@ -97,10 +97,8 @@ def _check(learner, name, wanted, mistakes, tol=ROUNDED):
         shown = f"{name}()[{i}]" if len(wanted) > 1 else f"{name}()"
         value = float(fitting(shown, value, (), float))
         if not close(value, right, tol):
-            words = next(
-                (f". Likely mistake: {words}" for words, wrong in likely.items() if close(value, wrong, tol)), ""
-            )
-            raise Wrong(f"{shown} is {value:g}, {_off(value, right)}{words}")
+            words = next((words for words, wrong in likely.items() if close(value, wrong, tol)), "")
+            raise Wrong(f"{shown} is {value:g}, {_off(value, right)}", words)
 
 
 def _off(value, right):

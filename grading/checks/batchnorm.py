@@ -22,7 +22,7 @@ from grading.checks.norms import (
     draw_case,
     size_of_x,
 )
-from grading.expect import close, expect, fitting, require, several, small_faults
+from grading.expect import expect, fitting, require, several, small_faults
 from grading.session import Passed
 
 IMAGES = [((2, 3, 4, 5), 0.5, "float64"), ((3, 2, 2, 3), None, "float32"), ((1, 4, 3, 2), 0.5, "float64")]
@@ -47,8 +47,8 @@ def _bn_param(case):
 
 def _left(bn_param, name):
     """An average that a layer has left in a `Passed` dict."""
-    hint = f"bn_param holds no {name}: batch norm must write to the dict that was passed, not to a copy"
-    require(name in bn_param.after, hint)
+    mistake = "batch norm must write to the dict that was passed, not to a copy"
+    require(name in bn_param.after, f"bn_param holds no {name} afterwards", mistake)
     return bn_param.after[name]
 
 
@@ -121,7 +121,9 @@ def batchnorm_test(learner):
         bn_param = _bn_param(case)
         check_out(learner, "batchnorm_forward", case, bn_param, mistakes=mistakes)
         for name in AVERAGES:
-            expect(f"bn_param[{name!r}] after a batch in test mode", _left(bn_param, name), bn_param[name])
+            left = _left(bn_param, name)
+            kept = "test mode leaves the running averages as they are"
+            expect(f"bn_param[{name!r}]", left, bn_param[name], case="after a batch in test mode", otherwise=kept)
 
 
 def batchnorm_steps(learner):
@@ -289,17 +291,21 @@ def net_normalization(learner):
         net, params = draw_net(learner, hidden_dims, normalization=kind)
         X, case = draw(learner, (7, 2, 3)), f"hidden_dims={hidden_dims}, normalization={kind!r}"
         bare = torch_net(torch.tensor(X), leaves(params)).detach()
-        mistakes = {f"the hidden layers are those of HIDDEN_LAYERS[{kind!r}]": bare}
+        mistakes = {"the hidden layers are those of HIDDEN_LAYERS, by the net's normalization": bare}
         for mode in ("test", "train"):
             averages = _set_averages(learner, net, hidden_dims, kind, mode)
             right = partial(torch_net, norm=partial(_normed, kind, mode, averages))
             wanted = right(torch.tensor(X), leaves(params)).detach()
             expect("scores", forward(net._forward, X, mode)[0], wanted, mistakes, f"{case}, {mode} mode")
         for i, (mean, _) in reversed(list(enumerate(averages))):
-            hint = (
-                f"bn_params[{i}]['running_mean'] is not that of layer {i + 1}, which takes bn_params[{i}], and no copy"
+            own = "layer i takes bn_params[i - 1], and batch norm writes to it"
+            expect(
+                f"bn_params[{i}]['running_mean']",
+                net.get(f"bn_params.{i}.running_mean"),
+                mean,
+                case=case,
+                otherwise=own,
             )
-            require(close(net.get(f"bn_params.{i}.running_mean"), mean, TOLERANCE["float64"]), f"{hint} (with {case})")
         check_grads_of_net(learner, net, params, X, case, TOLERANCE["float64"], right)
 
 

@@ -7,11 +7,13 @@ finite differences, one input at a time, take longer in any precision than an ex
 import numpy as np
 import torch
 
-from grading.expect import expect, fitting, require, several, small_fault
+from grading.expect import RETURNED, expect, fitting, require, several, small_fault
+from grading.hints import Hint
 from grading.session import Failed
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-4}  # the largest error allowed, relative to the largest entry
 DEFAULTS = {"stride": 1, "pad": 0, "eps": 1e-5, "momentum": 0.9}  # entries of a layer's dict that may be absent
+NAMES = "a name is missing, too much or misspelled: a gradient has the name of its parameter"
 MEAN = "the loss has divided by N already: gradients are sums over the batch, not means"
 
 
@@ -53,7 +55,8 @@ def forward(function, *args):
         if error.kind != "KeyError" or name not in DEFAULTS or name in param:
             raise
         param[name] = DEFAULTS[name]
-        small_fault(f"{error}. The entry may be absent, and {name} is then {DEFAULTS[name]}: use get")
+        question = "Which entries of this dict may be absent, by the docstring?"
+        small_fault(str(error), Hint(question, f"{name} may be absent, and is then {DEFAULTS[name]}: use get"))
         return forward(function, *args)
 
 
@@ -61,7 +64,7 @@ def check_without_dx(backward, dout, cache, wanted, case, tol, names="dx, dw, db
     """Check that backward(..., need_dx=False) returns None for dx, and the other gradients unchanged."""
     dx, *others = several(backward, backward(dout, cache, need_dx=False), names)
     if dx is not None:
-        small_fault(f"dx: expected None with need_dx=False (with {case})")
+        small_fault(f"dx: expected None with need_dx=False (with {case})", "need_dx is ignored")
     for name, got, right in zip(names.split(", ")[1:], others, wanted[1:], strict=True):
         expect(name, got, right, case=f"{case}, need_dx=False", tol=tol)
 
@@ -71,7 +74,7 @@ def check_initial_params(net, shapes, dtype, weight_scale):
     params = net.get("params")
     require(isinstance(params, dict), "params: expected a dict")
     names = sorted(map(str, params)), sorted(shapes)
-    require(names[0] == names[1], f"params has the keys {names[0]}, expected {names[1]}")
+    require(names[0] == names[1], f"params has the keys {names[0]}, expected {names[1]}", NAMES)
     for name, shape in shapes.items():
         array = fitting(f"params[{name!r}]", params[name], shape, dtype, "a new net")
         if name.startswith("W"):
@@ -84,9 +87,9 @@ def check_initial_params(net, shapes, dtype, weight_scale):
 
 def check_grads(grads, wanted, mistakes=None, case="", tol=TOLERANCE["float64"]):
     """Check a dict of gradients against the dict wanted.  mistakes: words -> the dict that the mistake would give."""
-    require(isinstance(grads, dict), f"grads: expected a dict, got {type(grads).__name__}")
+    require(isinstance(grads, dict), f"grads: expected a dict, got {type(grads).__name__}", RETURNED)
     names = sorted(map(str, grads)), sorted(wanted)
-    require(names[0] == names[1], f"grads has the keys {names[0]}, expected those of params, {names[1]}")
+    require(names[0] == names[1], f"grads has the keys {names[0]}, expected those of params, {names[1]}", NAMES)
     for name, right in wanted.items():
         likely = {words: wrong[name] for words, wrong in (mistakes or {}).items()}
         expect(f"grads[{name!r}]", grads[name], right, likely, case, tol)

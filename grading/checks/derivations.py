@@ -8,8 +8,9 @@ import functools
 import numpy as np
 import torch
 
-from grading.expect import Wrong, expect, require
+from grading.expect import RETURNED, Wrong, expect, require
 
+ALL_STEPS = "each step is in the dict, under its own name"
 STEP_ROWS = [((6, 3), 0.5), ((4, 5), 0.1)]  # shapes of x, and eps
 NORM = "mu xc var std inv xhat out dbeta dgamma dxhat dinv dstd dvar dxc dmu dx"  # the steps, in order
 
@@ -83,11 +84,11 @@ def check_steps(function, got, wanted, mistakes=None, case=""):
     got: what the function has returned.  wanted: a dict from the names of the steps, in order, to arrays.  mistakes: a
     dict from names to dicts as `expect` takes them.
     """
-    require(isinstance(got, dict), f"{function}: expected a dict of the steps, got {type(got).__name__}")
+    require(isinstance(got, dict), f"{function}: expected a dict of the steps, got {type(got).__name__}", RETURNED)
     names = list(wanted)
     for name, right in wanted.items():
         before = _all_right(names[: names.index(name)])
-        require(name in got, f"{before}{name} is missing in the dict that {function} returns")
+        require(name in got, f"{before}{name} is missing in the dict that {function} returns", ALL_STEPS)
         try:
             value = _as_mask(got[name]) if right.dtype == bool else got[name]
             expect(name, value, right, (mistakes or {}).get(name), case)

@@ -9,6 +9,8 @@ from grading.expect import expect, fitting, require, several
 
 SHAPES = [(40, 50), (6, 5, 8, 9), (3000,)]
 LARGE = (600, 1000)
+UNIFORM = "a unit is kept with probability p if a uniform number from 0 to 1 is below p"
+SEED = "a seed that is given, 0 too, makes the generator of this call"
 KEEP_OR_DROP = "p is the probability of keeping a unit, not of dropping it"
 
 
@@ -53,11 +55,11 @@ def _check_kept_and_dropped(out, x, p):
     """Check the array out of x, which has no zeros.  Returns which units are kept."""
     kept = out != 0
     rows, share, spread = kept.reshape(len(x), -1), kept.mean(), np.sqrt(p * (1 - p) / x.size)
-    swapped = f". Likely mistake: {KEEP_OR_DROP}" if abs(share - (1 - p)) < 7 * spread else ""
+    swapped = KEEP_OR_DROP if abs(share - (1 - p)) < 7 * spread else UNIFORM
     one_for_all = x.ndim > 1 and 0 < share < 1 and any((rows == rows.take([0], axis)).all() for axis in (0, 1))
-    require(not one_for_all, "out: whole rows or columns are dropped; the mask is drawn for each element")
-    hint = f"out: {share:.1%} of the units are kept, expected about {p:.0%}, with p={p}{swapped}"
-    require(abs(share - p) < 7 * spread, hint)
+    require(not one_for_all, "out: whole rows or columns are dropped", "the mask is drawn for each element")
+    text = f"out: {share:.1%} of the units are kept, expected about {p:.0%}, with p={p}"
+    require(abs(share - p) < 7 * spread, text, swapped)
     mistakes = {
         "what is kept is divided by p": x * kept,
         "what is kept is divided by p, not by 1 - p": x * kept / (1 - p),
@@ -79,24 +81,32 @@ def _check_draws(learner, x):
 
     require(
         differ(draw(), draw()),
-        "out: two calls drop the same units; without rng and seed, each call draws from fresh entropy",
+        "out: two calls without rng and seed drop the same units",
+        "without rng and seed, each call draws from fresh entropy",
     )
     for seed in (0, 7):
-        require(not differ(draw(seed=seed), draw(seed=seed)), f"out: two calls with seed={seed} drop different units")
-    require(differ(draw(seed=1), draw(seed=2)), "out: two calls with different seeds drop the same units")
+        require(
+            not differ(draw(seed=seed), draw(seed=seed)), f"out: two calls with seed={seed} drop different units", SEED
+        )
+    require(differ(draw(seed=1), draw(seed=2)), "out: two calls with different seeds drop the same units", SEED)
     one, other = (learner.drivers.generator(3) for _ in range(2))
     first, second = draw(rng=one), draw(rng=one)
     require(
         differ(first, second),
-        "out: two calls with the same rng drop the same units; the rng has to advance",
+        "out: two calls with the same rng drop the same units",
+        "the rng itself draws, and so advances",
     )
-    require(not differ(first, draw(rng=other)), "out: the mask is not drawn by the rng in dropout_param")
+    require(
+        not differ(first, draw(rng=other)),
+        "out: rngs in the same state drop different units",
+        "the mask is not drawn by the rng in dropout_param",
+    )
     after = []
     for _ in range(2):
         draw(seed=5)
         after.append(learner.drivers.global_number())
-    hint = "dropout_forward has seeded NumPy's global generator, from which others draw: create a new one from the seed"
-    require(after[0] != after[1], hint)
+    text = "after dropout_forward with a seed, np.random.random() gives the same number twice"
+    require(after[0] != after[1], text, "it seeds NumPy's global generator, from which others draw: create a new one")
 
 
 def dropout_test(learner):
@@ -144,7 +154,9 @@ def dropout_backward(learner):
 
 
 KEPT, SHAPE = 0.8, (60, 50)  # the probability of keeping a unit, and the shape of h
-SAME_MASK = "both hidden layers draw the same mask. Likely mistake: both take the same seed, without the layer's number"
+SAME_MASK = "both hidden layers draw the same mask", "both take the same seed, without the layer's number"
+NOTHING = "in test mode nothing is dropped, and nothing scaled"
+OWN_SEED = "the generator of a layer's mask is made, in each pass, from the net's seed and the layer's number"
 
 
 def net_dropout(learner):
@@ -153,19 +165,23 @@ def net_dropout(learner):
     h = learner.rng.uniform(1, 2, SHAPE)
     for i in (1, 2):
         out, mask = forward(net._dropout_forward, h, i, "test")
-        expect("out", out, h, case="test mode, in which nothing is dropped")
-        expect("dh", net._dropout_backward(h, mask), h, case="test mode, in which nothing is dropped")
+        expect("out", out, h, case="test mode", otherwise=NOTHING)
+        expect("dh", net._dropout_backward(h, mask), h, case="test mode", otherwise=NOTHING)
     masks = _masks_of_net(learner, net)
-    require(np.any(masks[0] != masks[1]), SAME_MASK)
+    require(np.any(masks[0] != masks[1]), *SAME_MASK)
     again = _masks_of_net(learner, net)
-    require(np.array_equal(masks, again), "with the same seed, a second pass has to draw the same masks")
+    require(np.array_equal(masks, again), "with the same seed, a second pass drew other masks", OWN_SEED)
     net.reseed([3, 1, 4])
     other = _masks_of_net(learner, net)
-    require(np.any(masks != other), "reseed: another seed has to give other masks")
-    require(np.any(other[0] != other[1]), SAME_MASK)
+    require(np.any(masks != other), "reseed: another seed gave the same masks", OWN_SEED)
+    require(np.any(other[0] != other[1]), *SAME_MASK)
     net.reseed(None)
     first, second = _masks_of_net(learner, net), _masks_of_net(learner, net)
-    require(np.any(first != second), "seed: with None, each pass has to draw masks afresh")
+    require(
+        np.any(first != second),
+        "seed: with None, two passes drew the same masks",
+        "without a seed, each pass draws from fresh entropy",
+    )
 
 
 def _masks_of_net(learner, net):

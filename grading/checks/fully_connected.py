@@ -10,6 +10,7 @@ from grading.checks.common import TOLERANCE, check_grads, draw, forward
 from grading.checks.nets import check_grads_of_net, draw_net, leaves, torch_net
 from grading.expect import expect, require, several
 
+MODE = "without y the mode is 'test', with y 'train', for _forward and for each of bn_params, in every call"
 SHAPES = {"W1": (4, 5), "b1": (5,), "gamma1": (5,), "beta1": (5,), "W2": (5, 3)}
 
 
@@ -31,9 +32,13 @@ def _softmax(scores, y):
 def _check_asked(net, mode, dtype):
     """Check the arguments of `_forward`."""
     asked, when = net.get("asked"), "without y" if mode == "test" else "with y"
-    require(asked["mode"] == mode, f"mode: _forward got {asked['mode']!r} {when}, expected {mode!r}")
-    require(asked["bn"] == [mode] * 2, f"bn_params: each one's mode has to be {mode!r} {when}, got {asked['bn']}")
-    require(asked["dtype"] == dtype, f"X: _forward got {asked['dtype']}, expected the net's own dtype")
+    require(asked["mode"] == mode, f"mode: _forward got {asked['mode']!r} {when}, expected {mode!r}", MODE)
+    require(asked["bn"] == [mode] * 2, f"bn_params: the modes are {asked['bn']} {when}, expected {mode!r}", MODE)
+    require(
+        asked["dtype"] == dtype,
+        f"X: _forward got {asked['dtype']}, expected {dtype}",
+        "X goes into _forward in the net's own dtype",
+    )
 
 
 def net_loss(learner):
@@ -45,7 +50,8 @@ def net_loss(learner):
         _check_asked(net, "train", dtype)
         value, dscores = _softmax(scores, y)
         expect("loss", loss, value, case="reg=0", tol=tol)
-        expect("dscores, which _backward gets,", net.get("dscores"), dscores, case="reg=0", tol=tol)
+        mistakes = {"_backward gets the gradient with respect to the scores, not the scores": scores}
+        expect("dscores, which _backward gets,", net.get("dscores"), dscores, mistakes, "reg=0", tol)
         check_grads(grads, gradients, case="reg=0", tol=tol)
         net.loss(X)
         _check_asked(net, "test", dtype)
@@ -70,6 +76,7 @@ def l2_penalty(learner):
             wanted = {n: without[n] + reg * params[n] * n.startswith("W") for n in params}
             mistakes = {
                 "the penalty's gradient is missing": without,
+                "the penalty's gradient is added to the loss's own": {n: wanted[n] - without[n] for n in wanted},
                 "the gradient of 0.5 * reg * W^2 is reg * W": {n: 2 * wanted[n] - without[n] for n in wanted},
                 "the penalty's gradient has no 0.5": {n: (wanted[n] + without[n]) / 2 for n in wanted},
                 "only weights are penalized": {n: without[n] + reg * params[n] for n in wanted},

@@ -45,7 +45,12 @@ def affine_forward(learner):
     for (x, w, b, _), case, tol in _affine_cases(learner):
         out, _ = forward(learner.layers.affine_forward, x, w, b)
         wanted = _affine(*map(torch.tensor, (x, w, b))).numpy()
-        expect("out", out, wanted, {"b is missing": wanted - b, "b is subtracted": wanted - 2 * b}, case, tol)
+        mistakes = {
+            "b is missing": wanted - b,
+            "b is subtracted": wanted - 2 * b,
+            "a reshape to (D, N) mixes the numbers of the examples": x.reshape(-1, len(x)).T @ w + b,
+        }
+        expect("out", out, wanted, mistakes, case, tol)
 
 
 def affine_backward(learner):

@@ -38,7 +38,7 @@ class Case:
 
     def __str__(self):
         eps = "" if self.given_eps is None else f", eps={self.given_eps}"
-        mode = ", test mode, where mu and var are constants" if self.statistics else ""
+        mode = ", test mode" if self.statistics else ""
         return f"x {tuple(self.x.shape)} of {self.dtype}, gamma {tuple(self.gamma.shape)}{eps}{mode}"
 
     @property
@@ -160,16 +160,16 @@ def batch_norm(statistics=()):
     return lambda x, gamma, beta, eps: torch.batch_norm(x, gamma, beta, *averages, not statistics, 0.0, eps, False)
 
 
-def check_out(learner, layer, case, *others, mistakes=None, words=""):
+def check_out(learner, layer, case, *others, mistakes=None, words="", otherwise=""):
     """Check the out of a function of batchnorm.py."""
     out, _ = forward(getattr(learner.batchnorm, layer), *case.arguments, *others)
     mistakes = (mistakes or {}) | case.mistakes_of_out()
-    expect("out", out, case.out_and_grads[0], mistakes, f"{case}{words}", TOLERANCE[case.dtype])
+    expect("out", out, case.out_and_grads[0], mistakes, f"{case}{words}", TOLERANCE[case.dtype], otherwise)
 
 
 def check_large_mean(learner, layer, case, *others):
-    words = ", x around 1e7: mu has to be subtracted before anything is squared"
-    check_out(learner, layer, replace(case, x=case.x + 1e7), *others, words=words)
+    squared = "mu has to be subtracted before anything is squared"
+    check_out(learner, layer, replace(case, x=case.x + 1e7), *others, words=", x around 1e7", otherwise=squared)
 
 
 def check_backward(learner, layer, backward, case, *others):
@@ -177,8 +177,11 @@ def check_backward(learner, layer, backward, case, *others):
     _, cache = forward(getattr(learner.batchnorm, layer), *case.arguments, *others)
     small = case.x.numel() < 1000
     mistakes = case.mistakes_of_grads() if small else ({}, {}, {})
-    for words in (str(case), f"{case}, and the cache used a second time")[: 1 + small]:
+    first = "in test mode mu and var are constants" if case.statistics else ""
+    second = "backward writes to an array in the cache: work on new ones"
+    runs = (str(case), first), (f"{case}, and the cache used a second time", second)
+    for words, otherwise in runs[: 1 + small]:
         grads = several(backward, getattr(learner.batchnorm, backward)(case.dout.numpy(), cache), "dx, dgamma, dbeta")
         rows = zip(("dx", "dgamma", "dbeta"), grads, case.out_and_grads[1], mistakes, strict=True)
         for what, got, wanted, likely in rows:
-            expect(what, got, wanted, likely, words, TOLERANCE[case.dtype])
+            expect(what, got, wanted, likely, words, TOLERANCE[case.dtype], otherwise)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from grading.checks.common import TOLERANCE
-from grading.expect import expect, require, several
+from grading.expect import RETURNED, expect, require, several
 
 
 @dataclass
@@ -41,7 +41,11 @@ class Update:
         self.state |= {"w": right}
         for name, wanted in state.items():
             has = ", ".join(map(repr, self.config))
-            require(name in self.config, f"config lacks {name!r}, the rule's state; it has {has}")
+            require(
+                name in self.config,
+                f"config lacks {name!r}; it has {has}",
+                "the state of a rule is kept in config, from step to step",
+            )
             mistakes = {"the sign": -wanted, "this is its root": np.sqrt(np.abs(wanted))}
             if name in ("m", "v"):
                 beta = self.settings["beta1" if name == "m" else "beta2"]
@@ -66,7 +70,7 @@ def _updates(learner, rule, cases, **defaults):
                 config = {**(settings or {}), "learning_rate": rates[t - 1], **state} if state else settings
                 results = getattr(learner.optim, rule)(w, dw, config)
                 next_w, left = several(rule, results, "the next w, config")
-                require(isinstance(left, dict), f"config: expected a dict, got {type(left).__name__}")
+                require(isinstance(left, dict), f"config: expected a dict, got {type(left).__name__}", RETURNED)
                 case = f"{dtype}, {settings or 'the default settings'}, step {t}"
                 update = Update(w, grads[:t], rates[:t], next_w, left, given, case)
                 yield update

@@ -40,7 +40,10 @@ def layernorm_forward(learner):
             case = _layer_case(learner.rng, drawn)
             batch = batch_norm()(case.x, case.gamma, case.beta, case.eps)
             mistakes = {"mu and var are those of each example, over its features": batch}
-            check_out(learner, "layernorm_forward", case, case.param(**mode), mistakes=mistakes)
+            words, same = (", mode='test'", "layer norm is the same in both modes") if mode else ("", "")
+            check_out(
+                learner, "layernorm_forward", case, case.param(**mode), mistakes=mistakes, words=words, otherwise=same
+            )
     case = _layer_case(learner.rng, BATCHES[0])
     check_large_mean(learner, "layernorm_forward", case, case.param())
 

@@ -5,7 +5,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from grading.checks.common import draw_tensor
-from grading.expect import expect, fitting, require
+from grading.expect import RETURNED, expect, fitting, require
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -74,11 +74,16 @@ def rate_in_steps(learner):
         recipe = learner.pytorch_recipes.Classic(lr=0.03, lr_steps=lr_steps, lr_factor=factor)
         rates = {step / 20: factor ** sum(step >= round(20 * share) for share in lr_steps) for step in range(21)}
         for progress, wanted in sorted(rates.items(), key=lambda pair: pair[0] in lr_steps):
-            mistakes = {"the learning rate is multiplied elsewhere": 0.03 * wanted}
+            passed = sum(progress >= share for share in lr_steps)
+            mistakes = {
+                "the learning rate is multiplied elsewhere": 0.03 * wanted,
+                "each step multiplies by the factor": factor * passed,
+                "the factor is the one given": 0.2**passed,
+            }
             if progress in lr_steps:
                 mistakes["at one of lr_steps it has fallen already"] = wanted / factor
             elif progress > lr_steps[0]:
-                mistakes["it falls at each of lr_steps, not once"] = factor
+                mistakes = {"it falls at each of lr_steps, not once": factor, **mistakes}
             case = f"progress={progress:g}, lr_steps={lr_steps}, lr_factor={factor:g}"
             expect("rate", recipe.rate(progress), wanted, mistakes, case)
     expect("rate", learner.pytorch_recipes.Classic().rate(0.8), 0.2**2, case="progress=0.8 and the default settings")
@@ -89,7 +94,7 @@ def rate_up_and_down(learner):
         recipe = learner.pytorch_recipes.Speedrun(warmup=warmup)
         for progress in (0.0, 0.05, 0.25, 0.4, 0.5, 0.75, 1.0)[warmup == 0 :]:
             wanted = np.interp(progress, [0, warmup, 1], [0, 1, 0]) if warmup else 1 - progress
-            mistakes = {}
+            mistakes = {"it rises from 0 during the warmup": 1.0}
             if progress > warmup:
                 mistakes = {
                     "it falls from 1 at the end of the warmup": 1 - progress,
@@ -118,9 +123,13 @@ def whitening(learner):
             x = _alike(learner.rng).to(dtype)
             case = ", ".join([str(dtype), *(f"{name}={value:g}" for name, value in settings.items())])
             got = learner.pytorch_resnet.whitening_filters(x, **settings)
-            require(isinstance(got, torch.Tensor), f"filters: expected a tensor, got {type(got).__name__}")
+            require(isinstance(got, torch.Tensor), f"filters: expected a tensor, got {type(got).__name__}", RETURNED)
             got = torch.tensor(fitting("filters", got, (24, 3, 2, 2), str(dtype).removeprefix("torch."), case))
-            require(bool(got.isfinite().all()), f"filters: they are not finite (with {case})")
+            require(
+                bool(got.isfinite().all()),
+                f"filters: they are not finite (with {case})",
+                "an eigenvalue of about 0 may come out negative: eps keeps the root from 0",
+            )
             expect("filters[12:]", got[12:], -got[:12], {"the negatives are missing": got[:12]}, case)
             eps, filters = settings.get("eps", 5e-4), got[:12].flatten(1).double().numpy()
             windows = sliding_window_view(x.double().numpy(), (2, 2), axis=(2, 3)).transpose(0, 2, 3, 1, 4, 5)
@@ -134,6 +143,7 @@ def whitening(learner):
                 "eps is added to lambda, under the root": wanted / size / (np.sqrt(1 / size**2 - eps) + eps),
                 "the mean of the patches is not subtracted": _filters(patches, eps, mean_off=False, lost=0),
                 "the covariance divides by n - 1, not by n": _filters(patches, eps, lost=0),
+                "eps is not the one given": _filters(patches, 5e-4),
                 "patches overlap: there is one at each pixel": _filters(windows[:, ::2, ::2].reshape(-1, 12), eps),
             }
             mistakes = {words: _signed(wrong, filters) for words, wrong in mistakes.items()}
@@ -170,4 +180,5 @@ def orthogonalized(learner):
                 "a matrix with more rows than columns has to be transposed back": wanted.T,
             }
             got = learner.pytorch_optim.orthogonalized(g)
-            expect("x", got, wanted, mistakes, f"g {shape} of {dtype}", 1e-3)
+            powers = "a, b and c belong to x, x x^T x and x x^T x x^T x, products of matrices, in g's own precision"
+            expect("x", got, wanted, mistakes, f"g {shape} of {dtype}", 1e-3, powers)

@@ -18,18 +18,24 @@ NETS = [  # widths, blocks in a stage, classes, and the expected blocks
 ]
 
 
+PARTS = "only convolutions, batch norms and the last affine layer have parameters here"
+FILTERS = (
+    "a convolution is missing or too much, or its channels or kernel are others; a shortcut needs one to change shape"
+)
+NORMS = "each convolution is followed by a batch norm of its own output's channels"
+AFFINE = "the last layer is affine, from the channels of the last stage to the classes, with a bias"
 MOST, LARGEST = 100, 10_000  # tensors in a state, and numbers in a tensor
 
 
 def _state(module):
     """The state of a module in float64, a dict of tensors: filters with four axes, matrices and vectors."""
     state = module.double().state_dict()
-    require(isinstance(state, dict) and len(state) <= MOST, "the module's state_dict() is not one of a net's")
+    require(isinstance(state, dict) and len(state) <= MOST, "the module's state_dict() is not one of a net's", PARTS)
     for name, value in state.items():
         tensor = isinstance(name, str) and isinstance(value, torch.Tensor)
         fits = tensor and value.ndim in (0, 1, 2, 4) and value.numel() <= LARGEST
         kinds = (torch.int64,) if tensor and value.ndim == 0 else (torch.float64,)
-        require(fits and value.dtype in kinds, f"the module's state holds {name!r}, which no layer of it needs")
+        require(fits and value.dtype in kinds, f"the module's state holds {name!r}, which no layer of it needs", PARTS)
     return state
 
 
@@ -57,15 +63,21 @@ def _convolutions(state, name, shapes):
     """Pairs of filters and norm (running mean, running variance, gamma, beta).  shapes: of the filters, as expected."""
     filters = {key: value for key, value in state.items() if value.ndim == 4}
     found = [tuple(value.shape) for value in filters.values()]
-    require(found == shapes, f"{name}: expected filters of the shapes {shapes}, got {found}")
+    require(found == shapes, f"{name}: expected filters of the shapes {shapes}, got {found}", FILTERS)
     biased = any(key.removesuffix("weight") + "bias" in state for key in filters)
-    require(not biased, f"{name}: a convolution before a norm needs no bias, since the norm subtracts the mean")
+    require(
+        not biased,
+        f"{name}: a convolution has a bias",
+        "a convolution before a norm needs no bias, since the norm subtracts the mean",
+    )
     owners = [key.removesuffix("running_var") for key in state if key.endswith("running_var")]
     norms = [[state.get(owner + key) for key in ("running_mean", "running_var", "weight", "bias")] for owner in owners]
     whole = len(norms) == len(shapes) and all(value is not None for norm in norms for value in norm)
-    require(whole, f"{name}: expected a batch norm, with gamma and beta, for each convolution")
+    require(whole, f"{name}: expected a batch norm, with gamma and beta, for each convolution", NORMS)
     widths = [(tuple(value.shape), shape[:1]) for norm, shape in zip(norms, shapes, strict=True) for value in norm]
-    require(all(found == wanted for found, wanted in widths), f"{name}: a batch norm has another number of channels")
+    require(
+        all(found == wanted for found, wanted in widths), f"{name}: a batch norm has another number of channels", NORMS
+    )
     return list(zip(filters.values(), norms, strict=True))
 
 
@@ -118,7 +130,8 @@ def residual_block(learner):
             expect("out", block(x), F.relu(around + residual), mistakes, case)
         dout, x = draw_tensor(learner.rng, *residual.shape), x.requires_grad_()
         (dx,) = torch.autograd.grad(_of_block(parts, x, stride, True), x, dout)
-        expect("dx", learner.vjp(block, [x], dout)[1], dx, case=case)
+        both = "x reaches out by the shortcut and by the residual, and the gradient returns by both"
+        expect("dx", learner.vjp(block, [x], dout)[1], dx, case=case, otherwise=both)
 
 
 def _parts_of_net(state, widths, plan, num_classes):
@@ -128,19 +141,27 @@ def _parts_of_net(state, widths, plan, num_classes):
     """
     layers = _below(state, "layers.")
     mixes = [value for name, value in layers.items() if name.endswith(".mix")]
-    require(len(mixes) == len(plan), f"layers: expected {len(plan)} residual blocks, got {len(mixes)}")
+    require(
+        len(mixes) == len(plan),
+        f"layers: expected {len(plan)} residual blocks, got {len(mixes)}",
+        "a stage for each of widths, with so many blocks each",
+    )
     strides = [value for name, value in layers.items() if name.endswith(".stride")]
     for i, (mix, stride, wanted) in enumerate(zip(mixes, strides, plan, strict=True)):
         found = *tuple(mix.shape)[::-1], int(stride)
-        hint = f"block {i} has c_in, c_out, stride = {found}, expected {wanted}"
-        require(found == wanted, f"{hint}: each stage except the first halves the image, in its first block")
+        text = f"block {i} has c_in, c_out, stride = {found}, expected {wanted}"
+        require(found == wanted, text, "each stage except the first halves the image, in its first block alone")
     stem = {name: value for name, value in layers.items() if not name.endswith((".mix", ".stride"))}
     stem = _convolutions(stem, "layers before the blocks", [(widths[0], 3, 3, 3)])[0]
     w, b = state.get("affine.weight"), state.get("affine.bias")
-    require(w is not None and b is not None, "affine: expected an affine layer, with a weight and a bias")
+    require(w is not None and b is not None, "affine: expected an affine layer, with a weight and a bias", AFFINE)
     wanted, found = (num_classes, widths[-1]), tuple(w.shape)
-    require(found == wanted, f"affine.weight has the shape {found}, expected {wanted} with num_classes={num_classes}")
-    require(tuple(b.shape) == wanted[:1], f"affine.bias has the shape {tuple(b.shape)}, expected {wanted[:1]}")
+    require(
+        found == wanted,
+        f"affine.weight has the shape {found}, expected {wanted} with num_classes={num_classes}",
+        AFFINE,
+    )
+    require(tuple(b.shape) == wanted[:1], f"affine.bias has the shape {tuple(b.shape)}, expected {wanted[:1]}", AFFINE)
     return stem, mixes, w, b
 
 

@@ -8,6 +8,10 @@ from grading.expect import Wrong, expect, fitting, numbers, require
 from grading.session import Failed
 
 N_TRAIN, N_VAL, BATCH = 23, 6, 5  # 4 batches in an epoch, and 3 examples left over
+BATCHES = "the examples go through the model in batches of batch_size, the last one shorter, none twice"
+DRAWN = "num_samples examples are drawn, without replacement"
+KEPT = "at each best accuracy, a copy of all that _model_arrays gives goes into _best, running statistics included"
+BEST = "best_val_acc is the largest validation accuracy so far; the first one counts even if it is 0"
 SHAPES = {"W1": (2, 3), "b1": (3,), "gamma1": (1,)}
 
 
@@ -43,26 +47,54 @@ def _solver(learner, steps=0, kind="ReseededModel", data=None, bn_params=(), par
 def _trained(model, steps):
     """What the model was asked to train on: (numbers, y, seed) of each step's batch, integers (BATCH,) and a text."""
     batches = model.get("trained")
-    require(isinstance(batches, list), "model.loss was not called as a Solver calls it")
-    require(len(batches) == steps, f"model.loss was called {len(batches)} times with y in {steps} steps")
+    require(
+        isinstance(batches, list),
+        "model.loss was not called as a Solver calls it",
+        "a step calls model.loss(X, y) once",
+    )
+    require(
+        len(batches) == steps,
+        f"model.loss was called {len(batches)} times with y in {steps} steps",
+        "a step calls model.loss(X, y) once",
+    )
     for batch in batches:
         size = np.shape(batch["numbers"])
-        require(size == (BATCH,), f"a batch has {size[0] if size else 0} examples, expected batch_size={BATCH}")
+        require(
+            size == (BATCH,),
+            f"a batch has {size[0] if size else 0} examples, expected batch_size={BATCH}",
+            "a batch takes the next batch_size entries of the shuffle",
+        )
         fitting("the numbers of a batch", batch["numbers"], (BATCH,), int)
         known = set(batch["numbers"].tolist()) <= set(range(N_TRAIN))
-        require(known and isinstance(batch["seed"], str), "a batch has examples that are not in X_train")
+        require(
+            known and isinstance(batch["seed"], str),
+            "a batch has examples that are not in X_train",
+            "a batch is drawn from X_train and y_train",
+        )
     return batches
 
 
 def _measured(model, limit):
     """The numbers of the examples of each call without y, arrays of integers; limit: how many examples at most."""
     calls = model.get("measured")
-    require(isinstance(calls, list) and calls, "check_accuracy has not asked the model for scores")
+    require(
+        isinstance(calls, list) and calls,
+        "check_accuracy has not asked the model for scores",
+        "scores come from model.loss(X)",
+    )
     sizes = [np.shape(call) for call in calls]
-    require(all(len(size) == 1 for size in sizes), "model.loss was not called with examples")
+    require(
+        all(len(size) == 1 for size in sizes),
+        "model.loss was not called with examples",
+        "scores come from model.loss(X)",
+    )
     calls = [fitting("the numbers of the examples", call, size, int) for call, size in zip(calls, sizes, strict=True)]
     seen = np.concatenate(calls)
-    require(((seen >= 0) & (seen < limit)).all(), "the model was asked for scores of examples that are not in X")
+    require(
+        ((seen >= 0) & (seen < limit)).all(),
+        "the model was asked for scores of examples that are not in X",
+        "scores come from model.loss(X)",
+    )
     return calls
 
 
@@ -83,18 +115,26 @@ def _check_updates(learner, rule, steps=3, rate=0.2):
     for t in range(steps):
         solver._step()
         factor = rate * (t + 1 if rule == "counting" else 1)
-        case = f"the rule {rule}, step {t + 1}" + (f"; {own}" if rule == "counting" else "")
-        require(solver.get("step") == t + 1, f"step is {solver.get('step')} after {t + 1} steps")
+        case = f"the rule {rule}, step {t + 1}"
+        require(
+            solver.get("step") == t + 1,
+            f"step is {solver.get('step')} after {t + 1} steps",
+            "each step adds 1 to self.step",
+        )
         params = model.get("params")
         require(isinstance(params, dict), "params: expected a dict")
-        require(params.keys() == wanted.keys(), f"params has the keys {list(params)}, expected {list(wanted)}")
+        require(
+            params.keys() == wanted.keys(),
+            f"params has the keys {list(params)}, expected {list(wanted)}",
+            "a step replaces the entries of params and adds none",
+        )
         for name, w in wanted.items():
             dw = gradients[t][name]
             mistakes = {
                 "the step must go against the gradient, downhill": w + factor * dw,
                 "the rule's next w is not put into params": w,
             }
-            expect(f"params[{name!r}]", params[name], w - factor * dw, mistakes, case)
+            expect(f"params[{name!r}]", params[name], w - factor * dw, mistakes, case, otherwise=own)
             wanted[name] = w - factor * dw
     expect("loss_history", numbers("loss_history", solver.get("loss_history"), steps), np.array(losses))
 
@@ -111,9 +151,17 @@ def _check_batches(learner):
             mixed = {"X and y belong to different examples": batch["y"]}
             expect("y of a batch", batch["y"], data["y_train"][batch["numbers"]], mixed)
         seeds.append([batch["seed"] for batch in trained])
-    require(not {"none yet", "None"} & set(seeds[0]), "reseed: call the model's, with a seed, before its loss")
-    require(len(set(seeds[0])) == 6, "reseed: each step needs a fresh seed")
-    require(seeds[0] == seeds[1], "seed: two solvers with the same seed need the same seeds for their models' dropout")
+    require(
+        not {"none yet", "None"} & set(seeds[0]),
+        "reseed: the model got no seed before its loss",
+        "call model.reseed with a seed, before model.loss",
+    )
+    require(len(set(seeds[0])) == 6, "reseed: the model got the same seed in two steps", "each step needs a fresh seed")
+    require(
+        seeds[0] == seeds[1],
+        "seed: two solvers with the same seed gave their models other seeds",
+        "two such solvers need the same seeds for their models: from the solver's seed and the step",
+    )
     solver, *_ = _solver(learner, 1, "Model")  # a model without reseed
     solver._step()
 
@@ -134,7 +182,9 @@ def _raises_floating_point_error(name, call):
         if error.kind != "FloatingPointError":
             raise
         return
-    raise Wrong(f"{name}: expected a FloatingPointError, and none was raised; _require_finite raises it")
+    raise Wrong(
+        f"{name}: expected a FloatingPointError, and none was raised", "_require_finite raises it, if it is called"
+    )
 
 
 def solver_epoch(learner):
@@ -144,15 +194,26 @@ def solver_epoch(learner):
         case = f"epoch {e} of {per_epoch} batches"
         drawn = np.concatenate(batches)
         twice = "an epoch goes through one shuffle, without replacement"
-        require(len(set(drawn.tolist())) == len(drawn), f"{case}: some examples come twice. Likely mistake: {twice}")
-        require(not np.array_equal(np.sort(drawn), drawn), f"{case}: the examples are not shuffled")
+        require(len(set(drawn.tolist())) == len(drawn), f"{case}: some examples come twice", twice)
+        require(
+            not np.array_equal(np.sort(drawn), drawn),
+            f"{case}: the examples come in the order of X_train",
+            "an epoch is not shuffled",
+        )
     for before, after in pairwise(epochs):
-        require(not np.array_equal(before, after), "each epoch needs a fresh shuffle: two had the same batches")
+        require(
+            not np.array_equal(before, after), "two epochs had the same batches", "each epoch needs a fresh shuffle"
+        )
     left_out = [frozenset(range(N_TRAIN)) - set(np.ravel(batches).tolist()) for batches in _epochs(learner, 6, seed=2)]
-    require(len(set(left_out)) > 1, "the examples that an epoch leaves out must not always be the same")
+    require(
+        len(set(left_out)) > 1,
+        "each epoch leaves out the same examples",
+        "the batches come from a shuffle of all examples, not of the first ones",
+    )
     again = _epochs(learner, 3, seed=1)
-    require(np.array_equal(epochs, again), "seed: two solvers with the same seed need the same batches")
-    require(not np.array_equal(epochs, _epochs(learner, 3, seed=7)), "seed: another one has to give other batches")
+    own = "the shuffle comes from the solver's own generator, made from its seed and the epoch"
+    require(np.array_equal(epochs, again), "seed: two solvers with the same seed had other batches", own)
+    require(not np.array_equal(epochs, _epochs(learner, 3, seed=7)), "seed: another one gave the same batches", own)
     _check_resumed(learner, epochs[0][2])
 
 
@@ -163,7 +224,10 @@ def _check_resumed(learner, third_batch):
     solver._step()
     (trained,) = _trained(model, 1)
     same = np.array_equal(trained["numbers"], third_batch)
-    require(same, "a Solver that is resumed in the middle of an epoch has to go on with that epoch's shuffle")
+    text = "a Solver that is resumed in the middle of an epoch had another batch"
+    require(
+        same, text, "a step finds its batch from self.step and its epoch's shuffle alone, which it may have to draw"
+    )
 
 
 def _epochs(learner, number, seed):
@@ -196,8 +260,8 @@ def accuracy(learner):
         expect("the accuracy", got, right.mean(), mistakes, f"{N} examples, batch_size={batch_size}")
         measured = _measured(model, N)
         largest, seen = max(map(len, measured)), np.sort(np.concatenate(measured))
-        require(largest <= batch_size, f"batch_size={batch_size}: the model got {largest} examples at a time")
-        require(np.array_equal(seen, np.arange(N)), "each example has to go through the model once")
+        require(largest <= batch_size, f"batch_size={batch_size}: the model got {largest} examples at a time", BATCHES)
+        require(np.array_equal(seen, np.arange(N)), "not each example went through the model once", BATCHES)
     _check_samples(solver, model, X, y, right)
     _check_bad_scores(solver, model, X, y, scores)
 
@@ -214,12 +278,16 @@ def _check_samples(solver, model, X, y, right):
         got = solver.check_accuracy(X, y, num_samples=6, batch_size=4)
         drawn = np.concatenate(_measured(model, len(X)))
         case = "num_samples=6 of 11 examples"
-        require(len(drawn) == 6, f"the model got {len(drawn)} examples, expected 6 (with {case})")
-        require(len(set(drawn.tolist())) == 6, f"an example was drawn twice (with {case})")
+        require(len(drawn) == 6, f"the model got {len(drawn)} examples, expected 6 (with {case})", DRAWN)
+        require(len(set(drawn.tolist())) == 6, f"an example was drawn twice (with {case})", DRAWN)
         mistakes = {"divide by num_samples": right[drawn].sum() / len(X)}
         expect("the accuracy", got, right[drawn].mean(), mistakes, case)
         draws.append(np.sort(drawn).tolist())
-    require(any(draw != draws[0] for draw in draws), "num_samples: each epoch has to draw its own examples")
+    require(
+        any(draw != draws[0] for draw in draws),
+        "num_samples: each epoch drew the same examples",
+        "each epoch has to draw its own examples",
+    )
     for enough in (11, 50):
         got = solver.check_accuracy(X, y, num_samples=enough)
         expect("the accuracy", got, right.mean(), case=f"num_samples={enough} of 11")
@@ -266,9 +334,9 @@ def _check_kept(learner, solver, best, case):
     """Check that the model has the best parameters after training."""
     params, bn_params = learner.drivers.best_of(solver)
     for name, array in best[0].items():
-        expect(f"the best params[{name!r}]", params[name], array, case=case)
+        expect(f"the best params[{name!r}]", params[name], array, case=case, otherwise=KEPT)
     for name, array in best[1].items():
-        expect(f"the best model's {name}, in bn_params,", bn_params[0][name], array, case=case)
+        expect(f"the best model's {name}, in bn_params,", bn_params[0][name], array, case=case, otherwise=KEPT)
 
 
 def _check_best(learner):
@@ -278,7 +346,7 @@ def _check_best(learner):
     for i in range(len(val)):
         measured = _measure(learner, solver, model)
         best = measured if val[i] == max(val[: i + 1]) else best
-        expect("best_val_acc", solver.get("best_val_acc"), max(val[: i + 1]), case=case)
+        expect("best_val_acc", solver.get("best_val_acc"), max(val[: i + 1]), case=case, otherwise=BEST)
         _check_kept(learner, solver, best, f"{case}, after {i + 1} of them")
     for name, accuracies in (("train_acc_history", train), ("val_acc_history", val)):
         expect(name, numbers(name, solver.get(name), len(val)), np.array(accuracies))
@@ -289,7 +357,7 @@ def _check_zero(learner):
     best = _measure(learner, solver, model)
     for name, array in _params(learner).items():
         model.set(f"params.{name}", array)
-    expect("best_val_acc", solver.get("best_val_acc"), 0.0, case="a validation accuracy of 0")
+    expect("best_val_acc", solver.get("best_val_acc"), 0.0, case="a validation accuracy of 0", otherwise=BEST)
     _check_kept(learner, solver, best, "a validation accuracy of 0, the best so far")
 
 
@@ -299,10 +367,18 @@ def _check_numbers(learner):
     solver, model, accuracies, data = _solver_to_measure(learner, [0.5], [0.5], **samples)
     _measure(learner, solver, model)
     calls = accuracies.get("calls")
-    require(isinstance(calls, list) and len(calls) == 2, "call check_accuracy once for each of the two splits")
+    require(
+        isinstance(calls, list) and len(calls) == 2,
+        "check_accuracy was not called twice",
+        "call check_accuracy once for each of the two splits",
+    )
     for split, first, call in zip(("train", "val"), (0, 1000), sorted(calls, key=lambda c: c["split"]), strict=True):
         y = data[f"y_{split}"]
         expect(f"the examples X_{split} of check_accuracy", call["numbers"], first + np.arange(len(y)))
         expect(f"the labels y_{split} of check_accuracy", call["y"], y)
         asked, wanted = call["num_samples"], samples[f"num_{split}_samples"]
-        require(asked == wanted, f"num_{split}_samples={wanted}: check_accuracy got num_samples={asked!r}")
+        require(
+            asked == wanted,
+            f"num_{split}_samples={wanted}: check_accuracy got num_samples={asked!r}",
+            "each split has a setting of its own, self.num_train_samples and self.num_val_samples",
+        )
