@@ -66,6 +66,11 @@ def read(file=FILE):
     return exercises, set(content.get("given", ()))
 
 
+def files_checked(exercise):
+    """The files whose code the check of an exercise runs: its own, and those of the exercises that it needs."""
+    return sorted({file for id in (exercise.id, *exercise.needs) for file in read()[0][id].files})
+
+
 def choose(words, exercises):
     """The exercises that words name, in order: by id ("2.3") or by notebook ("2"); all of them if there are no words.
 

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from grading import edition, hand_ins, hints
-from grading.exercises import choose, read
+from grading.exercises import choose, files_checked, read
 from grading.expect import RETURNED, Wrong, right_so_far, small_faults
 from grading.session import Failed, Learner, NotStarted, Session, printable
 
@@ -89,7 +89,7 @@ def grade_own(exercise, session, root=ROOT, seed=0):
     new = {name: content for name, content in own.items() if name not in given}
     with tempfile.TemporaryDirectory(prefix="cs231n-") as folder:
         trees = []
-        for name, files in (("whole", with_exercises()), ("isolated", exercise.files)):
+        for name, files in (("whole", with_exercises()), ("isolated", files_checked(exercise))):
             mine = {name: content for name, content in own.items() if name in files}
             trees.append(_write_tree(Path(folder, name), {**given, **new, **mine, "cs231n/__init__.py": b""}))
         return grade(exercise, session, trees[0], seed=seed, isolated_tree=trees[1])

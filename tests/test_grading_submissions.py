@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from grading.checks import layers
-from grading.exercises import read
+from grading.exercises import files_checked, read
 from grading.expect import expect
 from grading.grade import grade as grade_tree
 from grading.instructor import reports, sandbox, submissions, workers
@@ -221,7 +221,7 @@ def test_an_attack_earns_nothing_and_costs_no_other_exercise(attacked, name):
     grades, out = attacked
     row = grades[name.replace("'", "_")]
     assert row["1.1"] == "0"
-    assert row["1.11"] == row["total"] == "2"
+    assert row["1.11"] == row["total"] == "1"
     report = (out / f"{row['student']}.txt").read_text()
     assert re.findall(r"^(?:1.1 |in all).* (\d+) of +(\d+)", report, re.MULTILINE) == [("0", "3"), ("2", "5")]
     assert all(c.isprintable() or c == "\n" for c in report)
@@ -231,7 +231,7 @@ def test_an_attack_earns_nothing_and_costs_no_other_exercise(attacked, name):
 @pytest.mark.parametrize("name", [*HARMLESS, "right"])
 def test_what_is_right_earns_its_points_whatever_else_it_tries(attacked, name):
     assert attacked[0][name]["1.1"] == "3"
-    assert attacked[0][name]["total"] == attacked[0][name]["maximum"] == "5"
+    assert attacked[0][name]["total"] == attacked[0][name]["maximum"] == "4"
 
 
 @whole
@@ -632,7 +632,7 @@ def test_every_exercise_is_graded_by_right_ones_below_it(tmp_path):
         with Session(command, right=Session(command)) as session:
             for exercise in exercises:
                 source = references[exercise.id]
-                tree = submissions.write_tree(tmp_path / exercise.id, references[None], modules, exercise.files)
+                tree = submissions.write_tree(tmp_path / exercise.id, references[None], modules, files_checked(exercise))
                 if exercise.hand_in:
                     shutil.copy(ROOT / exercise.hand_in, tree)
                 results = grade_tree(exercise, session, tree, str(source))

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from grading.exercises import choose, read
+from grading.exercises import choose, files_checked, read
 from grading.grade import HERE, Result, grade
 from grading.instructor import cut_code, gradebooks, sandbox
 from grading.instructor.handed_in import read_submissions
@@ -78,7 +78,7 @@ def grade_one(exercise, files, references, work, seed, seconds, memory, unsandbo
     source = references[exercise.id]
     with TemporaryDirectory(dir=work) as folder:
         whole = write_tree(Path(folder, "whole"), references[None], files, written)
-        isolated = write_tree(Path(folder, "isolated"), references[None], files, exercise.files)
+        isolated = write_tree(Path(folder, "isolated"), references[None], files, files_checked(exercise))
         learners, right = (sandbox.command(exercise, [f], seconds, memory, unsandboxed) for f in (folder, source))
         with Session(learners, seconds, Session(right, seconds)) as session:
             return grade(exercise, session, whole, str(source), seed, isolated)
