@@ -344,7 +344,7 @@ def test_what_is_no_notebook_is_a_value_error_and_stays_as_it_is(copy, new, cont
     with pytest.raises(ValueError, match="expected a notebook"):
         notebooks.read(content)
     (copy / "notebooks" / QUESTION).write_bytes(content)
-    change(new / "notebooks" / QUESTION, "Deep nets used to be hard", "Nets used to be hard")
+    change(new / "notebooks" / QUESTION, "The numbers inside a deep net", "The numbers in a deep net")
     (line,) = run(copy, new)
     assert line.startswith("kept ")
     assert (copy / "notebooks" / QUESTION).read_bytes() == content
