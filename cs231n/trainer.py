@@ -114,6 +114,7 @@ class Solver:
         """How many epochs are complete."""
         return self.step // self.steps_per_epoch
 
+    @no_warnings
     def train(self):
         """Train until num_epochs are complete, continuing where the last call stopped.
 
@@ -140,7 +141,6 @@ class Solver:
             self.save()
             logger.warning("Stopped by Ctrl-C after step %d; the model holds its best so far.", self.step)
 
-    @no_warnings
     def check_accuracy(self, X, y, num_samples=None, batch_size=500):
         """The share of the examples X (N, ...) whose highest score is that of their label y (N,), between 0 and 1.
 
@@ -155,7 +155,7 @@ class Solver:
             X, y = X[chosen], y[chosen]
         correct = 0
         for i in range(0, len(X), batch_size):
-            scores = self.model.loss(X[i : i + batch_size])
+            scores = no_warnings(self.model.loss)(X[i : i + batch_size])
             right = scores.argmax(axis=1) == y[i : i + batch_size]
             correct += int(np.sum(right & np.isfinite(scores).all(axis=1)))
         return correct / len(X)
@@ -173,7 +173,6 @@ class Solver:
             _load_model_arrays(self.model, self._best or self._latest)
             self._reseed(seed_before)
 
-    @no_warnings
     def _step(self):
         """Update the parameters on the next batch of the epoch's shuffle."""
         epoch, i = divmod(self.step, self.steps_per_epoch)

@@ -124,6 +124,39 @@ def functions(value):
             yield from functions(entry)
 
 
+def test_autoreload_reaches_each_function_since_no_decorator_keeps_an_older_one():
+    for function in (function for exercise in EXERCISES.values() for function in exercise.functions):
+        decorators = cut_code.find(cut_code.tree(REFERENCE[function.split(".")[0]]), function).decorator_list
+        assert {ast.unparse(decorator) for decorator in decorators} <= {"staticmethod", "property"}, function
+
+
+def test_a_method_that_is_saved_is_used_at_the_next_call_in_the_same_kernel(edition, tmp_path):
+    copy = shutil.copytree(edition, tmp_path / "copy")
+    first = """
+from pathlib import Path
+import numpy as np
+from cs231n.trainer import Solver
+
+def says(method, *args):
+    try:
+        return method(None, *args)[:12]
+    except NotImplementedError:
+        return "open"
+
+def both():
+    return says(Solver._step), says(Solver.check_accuracy, np.ones((1, 1)), np.zeros(1, int))
+
+print(*both())"""
+    save = """
+file = Path("cs231n/trainer.py")
+saved = file.write_text(file.read_text().replace("raise NotImplementedError(", "return str("))"""
+    cells = [*cut_notebooks.SET_UP.splitlines(), first, save, "print(*both())"]
+    run = f"for cell in {cells!r}: get_ipython().run_cell(cell)"
+    command = [sys.executable, "-m", "IPython", "--quick", "--colors=nocolor", "-c", run]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[:2] == ["open open", "exercise 1.8 exercise 1.9"], done.stdout + done.stderr
+
+
 def test_an_unknown_exercise_is_refused_by_name():
     with pytest.raises(ValueError, match=r"got '9\.9'"):
         choose(["9.9"], EXERCISES)
