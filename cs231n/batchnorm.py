@@ -179,12 +179,12 @@ def spatial_groupnorm_forward(x, gamma, beta, G, gn_param):
     Source: Wu and He, Group normalization, ECCV 2018, section 3, equations 1, 2, 6 and 7.
     """
     x, gamma, beta = check_floats(x=x, gamma=gamma, beta=beta)
-    C = x.shape[1] if x.ndim == 4 else 0
-    _check_images(x, gamma, beta, [(C,), (1, C, 1, 1)])
+    _check_images(x, gamma, beta, [x.shape[1:2], (1, *x.shape[1:2], 1, 1)])
     _check_param("gn_param", gn_param, ("mode", "eps"))
     G = check_count("G", G, 1)
-    if C % G:
-        raise ValueError(f"G: wanted a number of groups that divides the {C} channels, got {G}")
+    if x.shape[1] % G:
+        raise ValueError(f"G: wanted a number of groups that divides the {x.shape[1]} channels, got {G}")
+    C = x.shape[1]
     xhat, _, _, std = _standardize(x.reshape(len(x) * G, -1), float(gn_param.get("eps", 1e-5)), axis=1)
     xhat = xhat.reshape(x.shape)
     out = gamma.reshape(C, 1, 1) * xhat

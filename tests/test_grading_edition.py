@@ -197,6 +197,14 @@ def test_what_is_open_keeps_its_signature_and_docstring_and_says_what_to_do(edit
             assert ast.literal_eval(raised.exc.args[0]) == exercise.message(function)
 
 
+def test_group_norm_keeps_all_checks_that_its_docstring_promises(edition):
+    stub = cut_code.find(
+        cut_code.tree((edition / "cs231n/batchnorm.py").read_text()), "batchnorm.spatial_groupnorm_forward"
+    )
+    checks = {"check_floats", "_check_images", "_check_param", "check_count", "ValueError"}
+    assert checks <= {node.id for node in ast.walk(stub) if isinstance(node, ast.Name)}
+
+
 def test_helpers_and_imports_that_only_solutions_need_are_gone(edition):
     text = (edition / "cs231n/batchnorm.py").read_text()
     assert "_standardize" not in text

@@ -143,10 +143,13 @@ def closed_form_steps(learner):
     for shape, eps in STEP_ROWS:
         x, gamma, _, dout = draw_rows(learner.rng, shape)
         wanted = _closed_form_steps(x, gamma, eps, dout)
+        by_xc = wanted["dxc_dx"][:, :, None] / wanted["std"]
+        by_std = wanted["dxhat_dx"] - by_xc
         mistakes = {
             "dxc_dx": {"mu depends on x_n too, with the slope 1 / N": np.eye(len(x))},
             "dxhat_dx": {
-                "the quotient has a second term: std depends on x_n too": wanted["dxc_dx"][:, :, None] / wanted["std"],
+                "the quotient has a second term: std depends on x_n too": by_xc,
+                "both terms of the quotient's slope are divided by std": by_xc + by_std * wanted["std"],
                 "m and n are swapped": wanted["dxhat_dx"].swapaxes(0, 1),
             },
         }

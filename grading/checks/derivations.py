@@ -66,6 +66,8 @@ def check_norm_steps(function, rng, mean):
             "dxc": {
                 "xc is used twice, and the path through var is missing": direct["dxc"],
                 "xc is used twice, and the path straight to xhat is missing": wanted["dxc"] - direct["dxc"],
+                "var is a mean: its slope is divided by the number of its terms": direct["dxc"]
+                + (wanted["dxc"] - direct["dxc"]) * (x.size // wanted["var"].size),
             },
             "dx": {"x is used twice, and the path through mu is missing": steps("dx", constants=("mu",))["dx"]},
         }

@@ -121,6 +121,7 @@ class Case:
                 "the path through var is missing": dx - by_var,
                 "mu is a mean: its gradient is divided by the number of its terms": dx + more * by_mu,
                 "var is a mean: its gradient is divided by the number of its terms": dx + more * by_var,
+                "two means are subtracted, not two sums": dx + more * (by_mu + by_var),
                 "the 2 of the square is missing": dx - by_var / 2,
                 "the path through mu has the wrong sign": dx - 2 * by_mu,
                 "the path through var has the wrong sign": dx - 2 * by_var,
