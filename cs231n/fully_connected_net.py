@@ -35,8 +35,9 @@ class FullyConnectedNet(SoftmaxNet):
     reg: strength of the L2 penalty 0.5 * reg * sum(W * W), on the weights alone.
     weight_scale: standard deviation of the initial weights; biases and beta start at 0, gamma at 1.
     dtype: float32, or float64 for gradient checks.
-    seed: an int that fixes the initial weights and the dropout masks (None: random).  Every call of `loss` then draws
-    the same masks, as a gradient check needs, until `reseed`, which the Solver calls before each step.
+    seed: an int, or a list of ints, that fixes the initial weights and the dropout masks (None: random).  Every call of
+    `loss` then draws the same masks, as a gradient check needs, until `reseed`, which the Solver calls before each
+    step.
 
     params: name -> array of dtype: W1 (D, H1), b1 (H1,), gamma1, beta1 (H1,), W2, ...
     bn_params: a list with a dict for each normalization layer; that of batch norm holds its running statistics.
@@ -82,7 +83,10 @@ class FullyConnectedNet(SoftmaxNet):
             self._add_layer(i, W, normalization if i < self.num_layers else None)
 
     def reseed(self, seed):
-        """Draw the dropout masks of later calls from this seed.  Returns the previous seed."""
+        """Draw the dropout masks of later calls from this seed, an int or a list of ints (None: random).
+
+        Returns the previous seed.
+        """
         before, self.dropout_param["seed"] = self.dropout_param["seed"], seed
         return before
 

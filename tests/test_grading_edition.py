@@ -250,7 +250,7 @@ def test_the_notebooks_hold_no_output_no_solution_and_each_exercise_once(edition
 def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     source = (
         "**Derivation.** It is short.\n\n1. One.\n2. Two:\n$$dx = 2$$\n3. Three.\n\n4. Four.\n\nSo it is.\n\n"
-        "*Question 1.* Why?\n\n*Your answer:* Because."
+        "*Question 1.* Why?\n\n*Your answer:* Because.\n\n## 1.2 Another\n\n*Question 2.* How?"
     )
     python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
     blanks = {"2": "Two: $dx =$", "4": "From ____ comes four."}
@@ -268,6 +268,8 @@ def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
         "1. One.\n2. Two: $dx =$ ____\n3. Three.", "4. From ____ comes four.", "So it is.", "*Question 1.* Why?",
         "*Your answer:*",
     ]  # fmt: skip
+    assert sources["a-2"] == "## 1.2 Another\n\n*Question 2.* How?\n\n*Your answer:*"
+    assert [*sources][:2] == ["a", "a-2"]
     assert sources["b"] == cells[1].source  # it has no tag
     assert sources["c"] == "a = yours"
     assert {"words", "d"}.isdisjoint(sources)

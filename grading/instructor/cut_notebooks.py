@@ -5,7 +5,8 @@ The cells' tags say what to do:
     solution    the cell is left out, or replaced by the code that its metadata hold as `student`
     derivation  the cell has numbered steps ("1. ...").  Those that its metadata name in `blanks`, a dict from number to
                 what the step asks for, become "1. $dx =$ ____"; the others are given
-    question    below each question (a paragraph that starts with "*Question") there is room for an answer
+    question    below each question (a paragraph that starts with "*Question") there is room for an answer, and the cell
+                ends; what follows is a cell of its own
 
 The edition has no outputs and no tags.
 """
@@ -42,10 +43,8 @@ def cut(notebook, exercises):
         tags = cell.metadata.get("tags", [])
         if "derivation" in tags:
             cell.source = _with_blanks(cell)
-        if "question" in tags:
-            cell.source = _with_room_for_answers(cell)
         if "solution" not in tags:
-            cells.append(cell)
+            cells += _with_room_for_answers(cell) if "question" in tags else [cell]
         elif "student" in cell.metadata:
             cells.append(_cell("code", cell.id, cell.metadata.student))
         cells += insertions.get(i, [])
@@ -154,11 +153,18 @@ def _sides(formula):
 
 
 def _with_room_for_answers(cell):
-    """The cell's Markdown with room for an answer below each question, and without any answer that is there already."""
-    blocks = []
+    """Cells with the Markdown of one: each question is followed by room for an answer, which ends its cell.
+
+    An answer that is there already is left out.  The first cell keeps the id; the others have it with -2, -3, ...
+    """
+    parts = [[]]
     for block in cell.source.split("\n\n"):
         if not block.startswith(ANSWER):
-            blocks += [block, ANSWER] if block.startswith("*Question ") else [block]
-    if ANSWER not in blocks:
+            parts[-1].append(block)
+        if block.startswith("*Question "):
+            parts[-1].append(ANSWER)
+            parts.append([])
+    if len(parts) == 1:
         raise ValueError(f"{cell.id} has the tag question, but no paragraph that starts with *Question")
-    return "\n\n".join(blocks)
+    names = [cell.id, *(f"{cell.id}-{i}" for i in range(2, len(parts) + 1))]
+    return [_cell("markdown", name, "\n\n".join(blocks)) for name, blocks in zip(names, parts, strict=True) if blocks]
