@@ -192,13 +192,22 @@ class Server:
             self.write({**request, "blobs": blobs})
             answer = self.read()
         if "value" not in answer:
-            given = ", ".join(map(_described, [*args, *kwargs.values()]))
-            raise ValueError(f"{name.rpartition('.')[2]} cannot be called with {given}")
+            raise ValueError(self._refusal(name, args, kwargs))
         value, dicts = (decode(answer[part], _received, answer["blobs"], bytearray) for part in ("value", "dicts"))
         for mine, left in zip([*args, *kwargs.values()], dicts, strict=True):
             if isinstance(mine, dict):
                 _update(mine, left)
         return value
+
+    def _refusal(self, name, args, kwargs):
+        """Why a correct function fails: what the learner's copy says of an argument, if it does; else what it got."""
+        try:
+            self.finder.functions[name].own(*args, **kwargs)
+        except Exception as error:
+            if ": wanted " in (text := _text(error)):
+                return text
+        given = ", ".join(map(_described, [*args, *kwargs.values()]))
+        return f"{name.rpartition('.')[2]} cannot be called with {given}"
 
     def _forget(self, tree):
         """Let the next import of cs231n find it in tree."""
@@ -350,7 +359,9 @@ class Loader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module):
         super().exec_module(module)
         for name, function in self.substitutes.items():
-            setattr(module, name.partition(".")[2], function)
+            attribute = name.partition(".")[2]
+            function.own = getattr(module, attribute, None)
+            setattr(module, attribute, function)
 
 
 @functools.lru_cache(maxsize=256)
@@ -408,10 +419,12 @@ def _update(mine, left):
 
 
 def _described(value):
-    """An argument in a message: an array by its shape and dtype, anything else by its type."""
+    """An argument in a message: an array by its shape and dtype, a dict by what is in it, an object by its type."""
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} of {value.dtype}"
-    return repr(value) if isinstance(value, bool | int | float | str | None) else f"a {type(value).__name__}"
+    if isinstance(value, bool | int | float | str | None):
+        return repr(value)
+    return _shape_of(value) or f"a {type(value).__name__}"
 
 
 def _given(function, args, kwargs):
@@ -424,11 +437,13 @@ def _given(function, args, kwargs):
 
 
 def _shape_of(value, deep=0):
-    """An array by its shape; a tuple or dict by what is in it; a number or text as it is; "" for anything else."""
+    """An array by its shape; a tuple, list or dict by its entries; a number or text as it is; "" for anything else."""
     if _has_shape(value):
         return str(tuple(value.shape))
     if type(value) is tuple and deep < 2:
         return f"({', '.join(text for entry in value if (text := _shape_of(entry, deep + 1)))})"
+    if type(value) is list and deep < 2:
+        return f"[{', '.join(_shape_of(entry, deep + 1) or '...' for entry in value[:10])}]"
     if type(value) is dict and deep < 2:
         return f"{{{', '.join(f'{key}: {_shape_of(entry, deep + 1)}' for key, entry in value.items())}}}"
     return repr(value) if value is None or type(value) in (bool, int, float, str) else ""

@@ -18,7 +18,7 @@ from grading.session import RemoteObject
 RETURNED = "what comes back is of another kind: look at what the last line of the function returns"
 ALL_OF_THEM = "the function returns all of these together, in this order"
 OF_THE_INPUT = "a result has the dtype of the input"
-MADE_FLOAT64 = f"{OF_THE_INPUT}; np.zeros and np.ones make float64 unless they get a dtype"
+MADE_FLOAT64 = f"{OF_THE_INPUT}; np.zeros and np.ones without a dtype make float64, and so does a mask / p, (a < b) / p"
 
 
 class Wrong(Exception):

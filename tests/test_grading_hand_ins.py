@@ -281,6 +281,9 @@ def test_the_conclusion_follows_from_the_interval(result, changed, higher, right
         found = result(ABLATION, text(numbers=values, higher_is_better=higher, conclusion=conclusion))
         assert found.earned == (2 if conclusion == right else 1)
         assert ("95 % interval" in found.hint) == (conclusion != right)
+        sided = conclusion != right and right in ("better", "worse")
+        assert ("is your number a loss" in found.question) == sided
+        assert (f"which says {right!r} with higher_is_better={higher}" in found.answer) == sided
 
 
 BAD_ABLATIONS = {

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from grading import load_ipython_extension, magic
+from grading.child import _described
 from grading.exercises import read
 from grading.expect import Wrong, close, expect
 from grading.grade import Result, grade, gradescope, hint_lines, main, table
@@ -211,6 +212,47 @@ def test_each_kind_of_error_has_a_hint_of_its_own():
     hints = {of_error(f"{kind}: something").question for kind in ("KeyError", "NameError", "TypeError", "Odd")}
     assert len(hints) == 4
     assert of_error("KeyError: '{0} {advice} {x}'").answer  # a learner's braces are not filled in
+
+
+FORWARD = "fully_connected_net.FullyConnectedNet._dropout_forward"
+REFUSED = [  # a dict that dropout does not take, and what the hint says of it
+    (
+        '{"mode": mode, "p": 0.5, "seed": [None, i]}',
+        "got [None, 1], in fully_connected_net.py",
+        "seed'] cannot be [None, 1]",
+    ),
+    ('{"mode": mode, "seed": [7, i]}', "wanted a probability of keeping, 0 < p <= 1, got None", "['p'] cannot be None"),
+]
+
+
+@pytest.mark.parametrize(("param", "words", "answer"), REFUSED)
+def test_an_argument_that_a_correct_function_refuses_is_named_by_the_learners_own(graded, param, words, answer):
+    body = ['mode = "train"', f"return dropout_forward(h, {param})"]  # the check begins with test mode
+    (result,) = graded("3.2", FORWARD, [f"    {line}" for line in body])
+    assert words in result.hint
+    assert answer in result.answer
+
+
+def test_an_argument_that_nothing_refuses_is_described_by_its_entries():
+    param = {"p": 0.8, "seed": [None, 1], "rng": np.random.default_rng(0), "mask": X}
+    assert _described(param) == "{p: 0.8, seed: [None, 1], rng: , mask: (3, 4)}"
+    assert _described(X) == "an array (3, 4) of float64"
+    assert _described(object()) == "a object"
+
+
+ADDED = [  # a seed and a layer's number
+    ("[3, 1, 4] + 1", "+ joins lists"),
+    ("1 + [3, 1, 4]", "+ joins lists"),
+    ("None + 1", "such as a seed, may be None"),
+    ("dropout_backwards", "the module has no import of it"),
+]
+
+
+@pytest.mark.parametrize(("code", "answer"), ADDED)
+def test_the_error_of_python_has_an_answer_that_names_its_cause(code, answer):
+    with pytest.raises((TypeError, NameError)) as error:
+        eval(code)
+    assert answer in of_error(f"{error.type.__name__}: {error.value}").answer
 
 
 def test_arrays_that_only_an_axis_sets_apart_are_told_apart(graded):

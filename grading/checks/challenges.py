@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from grading import hand_ins
 from grading.edition import given_module
 from grading.expect import Wrong, fitting, numbers, require, small_fault
+from grading.hints import Hint
 from grading.substitutes import affine
 
 handin, shapes10 = given_module("handin"), given_module("shapes10")
@@ -23,6 +24,7 @@ CHANCE = "10 % is chance: train the net, and let it take pixels from 0 to 255, a
 PICTURES, PLAIN, GOOD = 5000, 0.42, 0.55  # how many are drawn, and the accuracies for one point and for two
 
 TEXTS, SHORTEST, LONGEST = ("question", "setting", "change"), 15, 2000  # characters
+HIGH_OR_LOW = "On which side of 0 is the interval, and is your number a loss, of which less is better, or an accuracy?"
 SIDES = "baseline", "changed", "control"
 SEEDS, MOST_SEEDS = 3, 1000
 
@@ -185,6 +187,8 @@ def _check_conclusion(conclusion, low, high, higher_is_better):
     better, worse, none = handin.CONCLUSIONS
     right = none if low <= 0 <= high else better if (low > 0) == higher_is_better else worse
     if conclusion != right:
-        where = "has 0 in it" if right == none else f"is {'above' if low > 0 else 'below'} 0"
         shown = f"the conclusion is {conclusion!r}, and the 95 % interval of the difference is {low:.3g} to {high:.3g}"
-        small_fault(shown, f"the interval {where}, which says {right!r}")
+        side = "above" if low > 0 else "below"
+        direction = f"the interval is {side} 0, which says {right!r} with higher_is_better={higher_is_better}"
+        no_side = f"the interval has 0 in it, which says {none!r}"
+        small_fault(shown, no_side if right == none else Hint(HIGH_OR_LOW, direction))
