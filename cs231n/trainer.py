@@ -144,8 +144,9 @@ class Solver:
     def check_accuracy(self, X, y, num_samples=None, batch_size=500):
         """The share of the examples X (N, ...) whose highest score is that of their label y (N,), between 0 and 1.
 
-        num_samples: measure on at most this many examples, drawn at random for this epoch; None, or a number not below
-        N: on all.  batch_size: examples at a time.  An example with a score that is not finite counts as wrong.  Raises ValueError if arguments do not fit.
+        num_samples: measure on at most this many examples, drawn at random for this epoch; on all of them if it is None
+        or there are no more.  batch_size: examples at a time.  An example with a score that is not finite counts as
+        wrong.  Raises ValueError if arguments do not fit.
         """
         X, y = _check_examples(X, y)
         num_samples = _check_optional_count("num_samples", num_samples)
