@@ -1,6 +1,7 @@
 """Composite layers: layers that often follow one another, as one forward and one backward.
 
 Arguments, shapes, dtypes and errors are those of the layers; the cache of each is a tuple of theirs.
+With need_dx=False, a backward returns None in place of dx.
 """
 
 from cs231n.batchnorm import (
@@ -23,7 +24,7 @@ def affine_relu_forward(x, w, b):
 
 
 def affine_relu_backward(dout, cache, need_dx=True):
-    """Gradients of `affine_relu_forward`: dx, dw, db."""
+    """Gradients of `affine_relu_forward`: dx (None if not need_dx), dw, db."""
     affine_cache, relu_cache = cache
     da = relu_backward(dout, relu_cache)
     return affine_backward(da, affine_cache, need_dx)

@@ -107,7 +107,7 @@ class Solver:
         self.val_acc_history = []
         self.best_val_acc = -1.0  # below any accuracy, 0 included
         self._best = self._latest = None  # what `_model_arrays` copied
-        self._order = None
+        self._order = None  # the epoch's shuffle; None until a step has drawn one, as after `resume`
 
     @property
     def epoch(self):
@@ -144,8 +144,9 @@ class Solver:
     def check_accuracy(self, X, y, num_samples=None, batch_size=500):
         """The share of the examples X (N, ...) whose highest score is that of their label y (N,), between 0 and 1.
 
-        num_samples: measure on this many examples only, drawn at random for this epoch.  batch_size: examples at a
-        time.  An example with a score that is not finite counts as wrong.  Raises ValueError if arguments do not fit.
+        num_samples: measure on at most this many examples, drawn at random for this epoch; on all of them if it is None
+        or there are no more.  batch_size: examples at a time.  An example with a score that is not finite counts as
+        wrong.  Raises ValueError if arguments do not fit.
         """
         X, y = _check_examples(X, y)
         num_samples = _check_optional_count("num_samples", num_samples)
@@ -207,6 +208,7 @@ class Solver:
             self._best = _model_arrays(self.model)
 
     def _require_finite(self, what, value):
+        """Raise FloatingPointError, which calls value by the name what, unless all of it is finite."""
         if np.isfinite(value).all():
             return
         rate = next(iter(self.optim_configs.values()))["learning_rate"]

@@ -95,6 +95,7 @@ def softmax_steps(learner):
                 "a mean over the batch, not a sum": wanted["loss"] * N,
                 "only the true class counts": -wanted["log_p"].mean(),
             },
+            "dexps": {"each class of a row gets dsums of its row: dexps has a column for each": wanted["dsums"]},
             "dshifted": {
                 "shifted is used twice, and the path through exps is missing": one_path["dshifted"],
                 "shifted is used twice, and the path straight to log_p is missing": wanted["dshifted"]
@@ -143,6 +144,9 @@ def svm_gradient(learner):
             "the loss is a mean, so dx is divided by N": dx * len(x),
             "each violated margin also pulls at the true class's score": np.where(true, 0, dx),
             "the true class's score is in as many terms as margins are violated": np.where(true, once, dx),
+            "the true class's score is in each violated margin: count them, none included": np.where(
+                true, -1 / len(x), dx
+            ),
             "the sign at the true class": np.where(true, -dx, dx),
         }
         expect("dx", _loss(learner.layers.svm_loss, x, y)[1], dx, mistakes, case, tol)

@@ -7,6 +7,8 @@ import numpy as np
 from grading.checks.common import TOLERANCE
 from grading.expect import RETURNED, expect, require, several
 
+T_FIRST = "1 is added to t before the corrections use it: 1 - beta^0 is 0"
+
 
 @dataclass
 class Update:
@@ -127,8 +129,13 @@ def adam(learner):
         counted = {"t counts the steps: 1 is added to it": t - 1}
         expect("config['t']", update.config.get("t"), t, counted, update.case)
         update.state["t"] = t
+        require(not _all_nan(update.w), f"the next w is nan (with {update.case})", T_FIRST)
         wanted, *variants = _adam_steps(m, v, t, beta1, beta2, eps)
         update.check(rate * wanted[1], {"m": m, "v": v}, {words: rate * step for words, step in variants})
+
+
+def _all_nan(w):
+    return isinstance(w, np.ndarray) and w.dtype.kind == "f" and np.isnan(w).all()
 
 
 def _adam_steps(m, v, t, beta1, beta2, eps):

@@ -92,7 +92,7 @@ def _write(out, root):
         out / "pyproject.toml",
         project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]'),
     )
-    _tidy(out)
+    _tidy(out, exercises.values())
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
     if left := told(out, results(root, hidden)):
@@ -132,17 +132,28 @@ def _makefile(text, own):
     return phony.sub(lambda line: " ".join(w for w in line[0].split() if w not in NOT_FOR_STUDENTS), text)
 
 
-def _tidy(out):
-    """Remove the imports that are no longer used, except NumPy's, and format the code."""
+def _tidy(out, exercises):
+    """Format the code, and remove the imports that are no longer used, except NumPy's and those of exercises."""
     ruff = [sys.executable, "-m", "ruff"]
     files = {file: file.read_text(encoding="utf-8") for file in sorted((out / "cs231n").glob("*.py"))}
-    imports_numpy = [file for file, text in files.items() if "import numpy as np" in text]
-    for file in imports_numpy:
-        _put(file, files[file] + "np\n")
+    functions = {function for exercise in exercises for function in exercise.functions}
+    uses = {file: "".join(f"{name}\n" for name in _kept_imports(text, functions)) for file, text in files.items()}
+    for file, names in uses.items():
+        _put(file, files[file] + names)
     subprocess.run([*ruff, "check", "--quiet", "--no-cache", "--fix", "--select=F401", *files], check=True)
-    for file in imports_numpy:
-        _put(file, file.read_text(encoding="utf-8").removesuffix("np\n"))
+    for file, names in uses.items():
+        _put(file, file.read_text(encoding="utf-8").removesuffix(names))
     subprocess.run([*ruff, "format", "--quiet", "--no-cache", *files], check=True)
+
+
+def _kept_imports(text, functions):
+    """The names that a module imports and keeps, used or not: NumPy's, and those of exercises' functions."""
+    for node in cut_code.tree(text).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.asname for alias in node.names if alias.asname == "np")
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "").removeprefix("cs231n.")
+            yield from (alias.name for alias in node.names if f"{module}.{alias.name}" in functions)
 
 
 def solutions(reference, exercises, given, edition):
