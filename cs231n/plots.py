@@ -7,6 +7,7 @@ Source of the colours: Okabe and Ito, Color universal design, 2008.
 
 import html
 import math
+import textwrap
 from itertools import cycle
 
 import matplotlib.pyplot as plt
@@ -80,11 +81,16 @@ def dots(ax, results, ylabel=None, title=None):
         spread = 0.12 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
         ax.plot(column + spread, values, "o", color=color, alpha=0.7, markersize=5)
         ax.hlines(values.mean(), column - 0.3, column + 0.3, color=color, linewidth=2.5)
-    ax.set_xticks(range(len(results)), results)
+    ax.set_xticks(range(len(results)), [_in_lines(label) for label in results])
     ax.set(xlim=(-0.6, len(results) - 0.4), ylabel=ylabel, title=title)
     ax.grid(axis="y", alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def _in_lines(label):
+    """A label in lines of 14 characters, so that it fits below its column, unless it has lines already."""
+    return label if "\n" in label else textwrap.fill(label, 14)
 
 
 def _of_runs(name, label, values, ndim):

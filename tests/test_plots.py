@@ -153,6 +153,15 @@ def test_dots_are_all_values_and_the_bar_is_their_mean():
     assert (ax.get_ylabel(), ax.get_title()) == ("loss", "t")
 
 
+def test_dots_have_long_labels_in_several_lines():
+    _, ax = plots.figure()
+    plots.dots(ax, {"half of the units dropped": [1.0], "two lines\nthat are given": [1.0]})
+    assert [text.get_text() for text in ax.get_xticklabels()] == [
+        "half of the\nunits dropped",
+        "two lines\nthat are given",
+    ]
+
+
 @pytest.mark.parametrize(("draw", "shape"), [(plots.dots, (2, 3)), (plots.dots, (0,)), (plots.band, (3,))])
 def test_values_of_another_shape_are_named(draw, shape):
     _, ax = plots.figure()
