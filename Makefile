@@ -18,8 +18,7 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks bench \
-  train lint clean
+.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'

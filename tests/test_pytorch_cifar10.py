@@ -125,6 +125,7 @@ def test_the_configuration_and_the_versions_are_beside_the_checkpoint(tmp_path):
         "resume": False,
         "overwrite": False,
         "workers": 0,
+        "tensorboard": False,
     }
     assert configuration["options"] == options
 
@@ -138,7 +139,9 @@ def test_the_run_is_deterministic_where_asked(tmp_path, monkeypatch):
     seen = []
     run = Training.run
     monkeypatch.setattr(
-        Training, "run", lambda self: (seen.append(torch.are_deterministic_algorithms_enabled()), run(self))
+        Training,
+        "run",
+        lambda self, report: (seen.append(torch.are_deterministic_algorithms_enabled()), run(self, report=report)),
     )
     assert main(in_folder(tmp_path)) == 0
     assert main(in_folder(tmp_path, "--deterministic", "--overwrite")) == 0

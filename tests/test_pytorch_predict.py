@@ -384,7 +384,7 @@ def test_each_kind_of_failure_is_one_line_and_the_others_are_classified(run, tmp
     [
         ("none.pt", [], "No such file or directory: 'none.pt'"),
         (".", [], "Is a directory"),
-        (__file__, [], "has no checksum: it is damaged, or another program or an earlier version wrote it"),
+        ("text.pt", [], "has no checksum: it is damaged, or another program or an earlier version wrote it"),
         (None, ["--device=nonsense"], "device: wanted cuda, mps, cpu, or one with a number"),
         (None, ["--device=cuda:77"], "device: cuda:77 cannot be used here"),
         (None, ["--top=0"], "top: wanted a whole number of at least 1, got 0"),
@@ -392,6 +392,7 @@ def test_each_kind_of_failure_is_one_line_and_the_others_are_classified(run, tmp
 )
 def test_a_wrong_command_is_one_clear_line(run, tmp_path, monkeypatch, caplog, checkpoint, options, says):
     image = save(tmp_path / "a.png", picture())
+    (tmp_path / "text.pt").write_text("no checkpoint" * 20)
     monkeypatch.chdir(tmp_path)
     assert main(["predict", checkpoint or str(run[0] / "best.pt"), os.path.basename(image), *options]) == 1
     (record,) = caplog.records

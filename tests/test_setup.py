@@ -223,7 +223,8 @@ def test_the_installed_package_works_without_its_project_and_without_torch(tmp_p
     with zipfile.ZipFile(wheel) as packed:
         names = {name for name in packed.namelist() if ".dist-info/" not in name}
         packed.extractall(tmp_path / "installed")
-    assert names == {f"cs231n/{path.name}" for path in (ROOT / "cs231n").glob("*.py")}
+    files = [*(ROOT / "cs231n").glob("*.py"), *(ROOT / "cs231n/pretrained").iterdir()]
+    assert names == {path.relative_to(ROOT).as_posix() for path in files}
     code = """
         import sys
         sys.modules.update(torch=None, torchvision=None, matplotlib=None)
