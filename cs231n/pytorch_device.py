@@ -58,12 +58,12 @@ def device_name(device):
     """The name of a CUDA device, such as NVIDIA H200, or of a CPU, with its threads; of other devices, the type."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    return f"{processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
-def _processor():
+def processor():
     """The processor's name, such as AMD EPYC."""
-    with suppress(OSError):  # Python knows it elsewhere only
+    with suppress(OSError):  # on Linux, the platform module does not know it
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()

@@ -29,8 +29,8 @@ class Classifier:
     """The net of a checkpoint, ready to classify.
 
     checkpoint: the path of a run's best.pt, last.pt or half.pt (None: `PRETRAINED`, the net that comes with the pack).
-    device: a name, such as cpu or cuda (None: that of
-    `best_device`).  class_names, data: the class names and the name of the data set that it was trained on.
+    device: a name, such as cpu or cuda (None: that of `best_device`).  class_names, data: the class names and the name
+    of the data set that it was trained on.
     Raises OSError where the checkpoint cannot be read, ValueError where it is damaged or was not written by a training
     run, or where the device cannot be used.
     """

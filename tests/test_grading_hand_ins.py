@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from zips import zipped
 
 from cs231n.handin import CONCLUSIONS
 from grading import hand_ins
@@ -53,14 +54,6 @@ def arrays(**changes):
 def npz(save=np.savez, **changes):
     file = io.BytesIO()
     save(file, **arrays(**changes))
-    return file.getvalue()
-
-
-def zipped(method=zipfile.ZIP_DEFLATED, **entries):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as writer:
-        for name, content in entries.items():
-            writer.writestr(name, content)
     return file.getvalue()
 
 
@@ -164,8 +157,12 @@ BAD_NETS = {
 
 @pytest.mark.parametrize("name", BAD_NETS)
 def test_a_bad_net_earns_nothing_and_the_hint_says_why(result, name):
-    content, words = BAD_NETS[name]
-    found = result(NET, content)
+    check_refused(result, NET, *BAD_NETS[name])
+
+
+def check_refused(result, exercise, content, words):
+    """Check that a file earns nothing, and that its hint, a short one, has these words."""
+    found = result(exercise, content)
     assert found.earned == 0
     assert words in found.hint
     assert len(found.hint) < 300
@@ -317,11 +314,7 @@ BAD_ABLATIONS = {
 
 @pytest.mark.parametrize("name", BAD_ABLATIONS)
 def test_an_incomplete_ablation_earns_nothing_and_the_hint_says_why(result, name):
-    content, words = BAD_ABLATIONS[name]
-    found = result(ABLATION, content)
-    assert found.earned == 0
-    assert words in found.hint
-    assert len(found.hint) < 300
+    check_refused(result, ABLATION, *BAD_ABLATIONS[name])
 
 
 def test_no_bad_file_leaves_a_warning(result):

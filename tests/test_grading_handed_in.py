@@ -1,7 +1,6 @@
 """Reading submissions: whatever one of them holds, the others are read, and none is lost without a word."""
 
 import contextlib
-import io
 import os
 import signal
 import unicodedata
@@ -9,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from zips import zipped
 
 from grading.instructor import handed_in, workers
 from grading.instructor.handed_in import read_submissions
@@ -27,15 +27,6 @@ def submitted(folder):
 def only(folder):
     (submission,) = submitted(folder)[0].values()
     return submission
-
-
-def zipped(method=zipfile.ZIP_DEFLATED, **entries):
-    """The bytes of a zip."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as writer:
-        for name, content in entries.items():
-            writer.writestr(name, content)
-    return file.getvalue()
 
 
 def package(**modules):

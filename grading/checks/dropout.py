@@ -185,7 +185,7 @@ def net_dropout(learner):
 
 
 def _masks_of_net(learner, net):
-    """Which units the two hidden layers keep in a pass, after a check of what comes of those kept and dropped."""
+    """Which units the two hidden layers keep in a pass, after a check of the values of those kept and dropped."""
     h, dout = learner.rng.uniform(1, 2, SHAPE).astype("float32"), learner.rng.standard_normal(SHAPE).astype("float32")
     passes = [forward(net._dropout_forward, h, i, "train") for i in (1, 2)]
     outs = [fitting("out", out, SHAPE, "float32", f"hidden layer {i}") for i, (out, _) in enumerate(passes, start=1)]

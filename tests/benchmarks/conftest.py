@@ -1,12 +1,13 @@
 """Threads shared fairly, and tables of ratios under the report of pytest-benchmark."""
 
 import platform
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
+
+from cs231n.pytorch_device import processor
 
 THREADS = torch.get_num_threads()
 
@@ -16,14 +17,6 @@ def same_threads():
     """NumPy's BLAS and torch run on as many threads as each other."""
     with threadpool_limits(THREADS, user_api="blas"):
         yield
-
-
-def processor():
-    """The processor's name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def pytest_terminal_summary(terminalreporter, config):
