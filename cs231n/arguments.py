@@ -77,4 +77,5 @@ def check_seed(name, seed):
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: wanted a whole number of at least 0, or None, got {seed!r}") from error
+        wanted = "a whole number of at least 0, a list of these, or None"
+        raise ValueError(f"{name}: wanted {wanted}, got {seed!r}") from error

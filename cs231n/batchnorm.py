@@ -98,6 +98,30 @@ def batchnorm_backward_alt(dout, cache):
     return dx, dgamma, dbeta
 
 
+def fold_batchnorm(w, b, gamma, beta, bn_param):
+    """The one affine layer that does the work of two: an affine layer, and batch norm in test mode after it.
+
+    w (D, M), b (M,) float: of the affine layer.  gamma, beta (M,) float, bn_param with its running averages (M,): of
+    batch norm, as in `batchnorm_forward`.
+    Returns w (D, M) and b (M,) of the one layer, of w's dtype.
+    Raises ValueError if shapes or bn_param do not fit.
+    """
+    w, b, gamma, beta = check_floats(w=w, b=b, gamma=gamma, beta=beta)
+    if w.ndim != 2 or not w.shape[1:] == b.shape == gamma.shape == beta.shape:
+        raise ValueError(
+            f"wanted w (D, M), with b, gamma and beta (M,), "
+            f"got w {w.shape}, b {b.shape}, gamma {gamma.shape} and beta {beta.shape}"
+        )
+    _check_param("bn_param", bn_param, ("mode", "eps", "momentum", "running_mean", "running_var"))
+    _check_running(bn_param, b.shape)
+    if "running_mean" not in bn_param or "running_var" not in bn_param:
+        raise ValueError("bn_param: needs running_mean and running_var; run a batch in train mode first")
+    mean = bn_param["running_mean"].astype(w.dtype, copy=False)
+    std = np.sqrt(bn_param["running_var"] + float(bn_param.get("eps", 1e-5))).astype(w.dtype, copy=False)
+    scale = gamma / std
+    return w * scale, (b - mean) * scale + beta
+
+
 def layernorm_forward(x, gamma, beta, ln_param):
     """Standardize each example over its features: xhat = (x - mu) / sqrt(var + eps), out = gamma * xhat + beta.
 

@@ -1,7 +1,6 @@
 """Composite layers: layers that often follow one another, as one forward and one backward.
 
 Arguments, shapes, dtypes and errors are those of the layers; the cache of each is a tuple of theirs.
-With need_dx=False, a backward returns None in place of dx.
 """
 
 from cs231n.batchnorm import (
@@ -39,7 +38,7 @@ def affine_bn_relu_forward(x, w, b, gamma, beta, bn_param):
 
 
 def affine_bn_relu_backward(dout, cache, need_dx=True):
-    """Gradients of `affine_bn_relu_forward`: dx, dw, db, dgamma, dbeta."""
+    """Gradients of `affine_bn_relu_forward`: dx (None if not need_dx), dw, db, dgamma, dbeta."""
     affine_cache, bn_cache, relu_cache = cache
     dh = relu_backward(dout, relu_cache)
     da, dgamma, dbeta = batchnorm_backward_alt(dh, bn_cache)
@@ -55,7 +54,7 @@ def affine_ln_relu_forward(x, w, b, gamma, beta, ln_param):
 
 
 def affine_ln_relu_backward(dout, cache, need_dx=True):
-    """Gradients of `affine_ln_relu_forward`: dx, dw, db, dgamma, dbeta."""
+    """Gradients of `affine_ln_relu_forward`: dx (None if not need_dx), dw, db, dgamma, dbeta."""
     affine_cache, ln_cache, relu_cache = cache
     dh = relu_backward(dout, relu_cache)
     da, dgamma, dbeta = layernorm_backward(dh, ln_cache)
@@ -70,7 +69,7 @@ def conv_relu_forward(x, w, b, conv_param):
 
 
 def conv_relu_backward(dout, cache, need_dx=True):
-    """Gradients of `conv_relu_forward`: dx, dw, db."""
+    """Gradients of `conv_relu_forward`: dx (None if not need_dx), dw, db."""
     conv_cache, relu_cache = cache
     da = relu_backward(dout, relu_cache)
     return conv_backward_fast(da, conv_cache, need_dx)
@@ -85,7 +84,7 @@ def conv_bn_relu_forward(x, w, b, gamma, beta, conv_param, bn_param):
 
 
 def conv_bn_relu_backward(dout, cache, need_dx=True):
-    """Gradients of `conv_bn_relu_forward`: dx, dw, db, dgamma, dbeta."""
+    """Gradients of `conv_bn_relu_forward`: dx (None if not need_dx), dw, db, dgamma, dbeta."""
     conv_cache, bn_cache, relu_cache = cache
     dh = relu_backward(dout, relu_cache)
     da, dgamma, dbeta = spatial_batchnorm_backward(dh, bn_cache)
@@ -100,7 +99,7 @@ def conv_relu_pool_forward(x, w, b, conv_param, pool_param):
 
 
 def conv_relu_pool_backward(dout, cache, need_dx=True):
-    """Gradients of `conv_relu_pool_forward`: dx, dw, db."""
+    """Gradients of `conv_relu_pool_forward`: dx (None if not need_dx), dw, db."""
     conv_cache, pool_cache = cache
     dh = max_pool_backward_fast(dout, pool_cache)
     return conv_relu_backward(dh, conv_cache, need_dx)
@@ -114,7 +113,7 @@ def conv_bn_relu_pool_forward(x, w, b, gamma, beta, conv_param, bn_param, pool_p
 
 
 def conv_bn_relu_pool_backward(dout, cache, need_dx=True):
-    """Gradients of `conv_bn_relu_pool_forward`: dx, dw, db, dgamma, dbeta."""
+    """Gradients of `conv_bn_relu_pool_forward`: dx (None if not need_dx), dw, db, dgamma, dbeta."""
     conv_cache, pool_cache = cache
     dh = max_pool_backward_fast(dout, pool_cache)
     return conv_bn_relu_backward(dh, conv_cache, need_dx)

@@ -85,10 +85,6 @@ def batchnorm_cache(x, gamma, beta, bn_param):
     return ((torch.tensor(x) - mean) / std).numpy(), gamma, std.numpy().reshape(-1), bn_param["mode"]
 
 
-def affine_bn_relu(x, w, b, *bn_arguments):
-    return F.relu(batchnorm(affine(x, w, b), *bn_arguments))
-
-
 def layernorm(x, gamma, beta, ln_param):
     return F.layer_norm(x, x.shape[1:], gamma, beta, ln_param.get("eps", 1e-5))
 
@@ -99,7 +95,6 @@ def spatial_batchnorm(x, gamma, beta, bn_param):
 
 
 batchnorm_forward, batchnorm_backward_alt = layer(batchnorm, batchnorm_cache)
-affine_bn_relu_forward, affine_bn_relu_backward = layer(affine_bn_relu)
 layernorm_forward, layernorm_backward = layer(layernorm)
 spatial_batchnorm_forward, spatial_batchnorm_backward = layer(spatial_batchnorm)
 
@@ -152,8 +147,6 @@ SUBSTITUTES = {
     "batchnorm.batchnorm_forward": batchnorm_forward,
     "batchnorm.batchnorm_backward": batchnorm_backward_alt,
     "batchnorm.batchnorm_backward_alt": batchnorm_backward_alt,
-    "layer_utils.affine_bn_relu_forward": affine_bn_relu_forward,
-    "layer_utils.affine_bn_relu_backward": affine_bn_relu_backward,
     "batchnorm.layernorm_forward": layernorm_forward,
     "batchnorm.layernorm_backward": layernorm_backward,
     "batchnorm.spatial_batchnorm_forward": spatial_batchnorm_forward,

@@ -1,20 +1,18 @@
-"""Checks of exercises 2.1 to 2.4 and 2.6: batch norm of rows and of images, between affine and ReLU, and in a net."""
+"""Checks of exercises 2.1 to 2.4 and 2.6: batch norm of rows and of images, in a net, and folded into a layer."""
 
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from grading.checks.common import TOLERANCE, check_without_dx, draw, draw_tensor, forward
+from grading.checks.common import TOLERANCE, draw, draw_tensor, forward
 from grading.checks.derivations import STEP_ROWS, check_norm_steps, check_steps, draw_rows
 from grading.checks.nets import check_grads_of_net, draw_net, leaves, torch_net
 from grading.checks.norms import (
     BATCHES,
     LARGE_BATCH,
     LARGE_IMAGES,
-    Case,
     batch_norm,
     check_backward,
     check_large_mean,
@@ -22,7 +20,7 @@ from grading.checks.norms import (
     draw_case,
     size_of_x,
 )
-from grading.expect import expect, fitting, require, several, small_faults
+from grading.expect import expect, fitting, require, small_faults
 from grading.session import Passed
 
 IMAGES = [((2, 3, 4, 5), 0.5, "float64"), ((3, 2, 2, 3), None, "float32"), ((1, 4, 3, 2), 0.5, "float64")]
@@ -203,87 +201,65 @@ def _check_batch_grads(learner, backward, test=False):
         check_backward(learner, "batchnorm_forward", backward, case, _bn_param(case))
 
 
-# Affine, batch norm and ReLU in a row.
+# In test mode, and in a net.
 
 
-ROWS = [((5, 2, 3), 4), ((4, 3), 2), ((3, 2), 5)]  # shapes of x, and M
-LARGE_ROW = (300, 8, 25), 250
+FOLDED = [((3, 4), 0.3, "float64"), ((4, 4), None, "float32"), ((5, 2), 0.5, "float64")]  # shape of w, eps, dtype
 
 
-@dataclass(frozen=True)
-class Row:
-    """The arguments of the row: arrays x, w, b, gamma and beta; a case of its batch norm; and dout."""
-
-    arrays: list
-    norm: Case
-
-    def __str__(self):
-        return f"x {self.arrays[0].shape}, w {self.arrays[1].shape}, {_bn_param(self.norm)['mode']} mode"
-
-    @cached_property
-    def inputs(self):
-        return [torch.tensor(array).requires_grad_() for array in self.arrays]
-
-    @property
-    def a(self):
-        x, w, b, *_ = self.inputs
-        return F.linear(x.flatten(1), w.T, b)
-
-    def normed(self, a):
-        return self.norm.norm(a, *self.inputs[3:], self.norm.eps)
-
-    def grads(self, out):
-        return torch.autograd.grad(out, self.inputs, self.norm.dout, retain_graph=True)
-
-
-def _rows(rng):
-    """The cases of the row, in both modes."""
-    for shape, M in ROWS:
-        for test in (False, True):
-            yield _row(rng, shape, M, test)
-
-
-def _row(rng, shape, M, test=False):
-    norm = _batch_case(rng, ((shape[0], M), 0.3, "float64"), test)
-    x, w, b = (rng.standard_normal(size) for size in (shape, (int(np.prod(shape[1:])), M), M))
-    return Row([x, w, b, norm.gamma.numpy(), norm.beta.numpy()], norm)
-
-
-def affine_bn_relu_forward(learner):
-    for row in _rows(learner.rng):
-        bn_param = _bn_param(row.norm)
-        out, _ = forward(learner.layer_utils.affine_bn_relu_forward, *row.arrays, bn_param)
+def folded_weights(learner):
+    for case, b, scale in _foldable(learner.rng):
+        w, (_, var), (gamma, _), eps = case.x, case.moments, case.scales, case.eps
         mistakes = {
-            "ReLU is missing": row.normed(row.a),
-            "batch norm is missing": row.a.relu(),
-            "batch norm comes before ReLU": row.normed(row.a.relu()),
+            "gamma is missing": w * scale / gamma,
+            "the running variance is under a root": w * gamma / (var + eps),
+            "eps is missing, or not the one given": w * gamma / var.sqrt(),
+            "eps is not the one given": w * gamma / (var + 1e-5).sqrt(),
+            "w is scaled, too": w,
         }
-        expect("out", out, row.normed(row.a).relu(), mistakes, str(row))
-        _check_bn_param(bn_param, row.norm, row.a)
+        if len(w) == len(b):
+            mistakes["each column of w has a scale of its own, not each row"] = w * scale[:, None]
+        got, _ = _folded(learner, case, b)
+        expect("w", got, _one_layer(case, b)[0], mistakes, str(case), TOLERANCE[case.dtype])
 
 
-def _check_bn_param(bn_param, case, x):
-    """Check that batch norm of x has updated the bn_param that was passed, and not a copy."""
-    mean = _bn_param(case).get("running_mean", 0.1 * case.average(x).flatten())
-    left = _left(bn_param, "running_mean")
-    expect("bn_param['running_mean']", left, mean, case=str(case), tol=TOLERANCE[case.dtype])
+def folded_bias(learner):
+    for case, b, scale in _foldable(learner.rng):
+        (mean, _), (_, beta) = case.moments, case.scales
+        mistakes = {
+            "the running mean is not subtracted": b * scale + beta,
+            "b goes through batch norm, which scales it": b - mean * scale + beta,
+            "the running mean is subtracted before b is scaled": b * scale - mean + beta,
+            "b is missing": beta - mean * scale,
+            "beta is missing": (b - mean) * scale,
+            "beta is added after the scale": (b - mean + beta) * scale,
+        }
+        _, got = _folded(learner, case, b)
+        expect("b", got, _one_layer(case, b)[1], mistakes, str(case), TOLERANCE[case.dtype])
 
 
-def affine_bn_relu_backward(learner):
-    layers, names = learner.layer_utils, "dx, dw, db, dgamma, dbeta"
-    for row in _rows(learner.rng):
-        _, cache = forward(layers.affine_bn_relu_forward, *row.arrays, _bn_param(row.norm))
-        dout, out = row.norm.dout.numpy(), row.normed(row.a)
-        grads = several("affine_bn_relu_backward", layers.affine_bn_relu_backward(dout, cache), names)
-        wanted, linear = row.grads(out.relu()), row.grads(out)
-        for name, got, right, wrong in zip(names.split(", "), grads, wanted, linear, strict=True):
-            expect(name, got, right, {"backward begins with ReLU": wrong}, str(row))
-        check_without_dx(layers.affine_bn_relu_backward, dout, cache, wanted, str(row), TOLERANCE["float64"], names)
-    row = _row(learner.rng, *LARGE_ROW)
-    _, cache = forward(layers.affine_bn_relu_forward, *row.arrays, _bn_param(row.norm))
-    grads = several("affine_bn_relu_backward", layers.affine_bn_relu_backward(row.norm.dout.numpy(), cache), names)
-    for name, got, right in zip(names.split(", "), grads, row.grads(row.normed(row.a).relu()), strict=True):
-        expect(name, got, right, case=str(row))
+def _foldable(rng):
+    """Cases of batch norm in test mode, whose x is the w of an affine layer; its b; and the scale of each column."""
+    for drawn in FOLDED:
+        case = _batch_case(rng, drawn, test=True)
+        b = draw_tensor(rng, drawn[0][1]).to(case.x.dtype) * size_of_x(case.given_eps)
+        yield case, b, case.scales[0] / (case.moments[1] + case.eps).sqrt()
+
+
+def _folded(learner, case, b):
+    """What fold_batchnorm returns, where the running averages are float64."""
+    averages = {name: tensor.double().flatten().numpy() for name, tensor in zip(AVERAGES, case.statistics, strict=True)}
+    w, *scales = case.arguments
+    param = case.param(mode="test", **averages)
+    return forward(learner.batchnorm.fold_batchnorm, w, b.numpy(), *scales, param, names="w, b")
+
+
+def _one_layer(case, b):
+    """w and b of the one layer, from what both layers in a row give for 0 and for each unit vector."""
+    w, b, gamma, beta, *averages = (t.double() for t in (case.x, b, case.gamma, case.beta, *case.statistics))
+    x = torch.cat([torch.zeros(1, len(w)), torch.eye(len(w))]).double()
+    outs = batch_norm(averages)(x @ w + b, gamma, beta, case.eps)
+    return (outs[1:] - outs[0]).to(case.x.dtype), outs[0].to(case.x.dtype)
 
 
 NETS = [([5], "batchnorm"), ([5, 4], "batchnorm"), ([5, 4], "layernorm")]
@@ -330,6 +306,13 @@ def _normed(kind, mode, averages, a, i, params):
 
 
 # Images.
+
+
+def _check_bn_param(bn_param, case, x):
+    """Check that batch norm of x has updated the bn_param that was passed, and not a copy."""
+    mean = _bn_param(case).get("running_mean", 0.1 * case.average(x).flatten())
+    left = _left(bn_param, "running_mean")
+    expect("bn_param['running_mean']", left, mean, case=str(case), tol=TOLERANCE[case.dtype])
 
 
 def spatial_batchnorm_forward(learner):

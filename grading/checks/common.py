@@ -43,13 +43,13 @@ def gradients(function, arrays, dout, *args):
     return [grad.numpy() for grad in grads]
 
 
-def forward(function, *args):
-    """out and cache, the result of a layer's forward function; or scores and caches, that of a net's.
+def forward(function, *args, names="out, cache"):
+    """out and cache, the result of a layer's forward function; scores and caches, that of a net's; or what names says.
 
     If it needs an entry of its dict that has a default, it is called again with that entry: a small fault.
     """
     try:
-        return several(function, function(*args), "out, cache")
+        return several(function, function(*args), names)
     except Failed as error:
         name, param = error.text.strip("'"), next((arg for arg in args if isinstance(arg, dict)), {})
         if error.kind != "KeyError" or name not in DEFAULTS or name in param:
@@ -57,7 +57,7 @@ def forward(function, *args):
         param[name] = DEFAULTS[name]
         question = "Which entries of this dict may be absent, by the docstring?"
         small_fault(str(error), Hint(question, f"{name} may be absent, and is then {DEFAULTS[name]}: use get"))
-        return forward(function, *args)
+        return forward(function, *args, names=names)
 
 
 def check_without_dx(backward, dout, cache, wanted, case, tol, names="dx, dw, db"):
