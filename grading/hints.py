@@ -86,12 +86,20 @@ def _on_shapes(got, wanted):
     """The `Hint` on a shape alone."""
     if got == wanted[::-1]:
         return Hint(TRANSPOSED.question, "the shape is the transposed one: look at the factors of the last product")
-    if len(got) == len(wanted) == 1:
-        return Hint(REDUCED, f"an axis of {wanted[0]} has to be left, and one of {got[0]} is: sum over the other axis")
+    left, expected = ([n for n in shape if n != 1] or [1] for shape in (got, wanted))
+    if len(left) == len(expected) == 1:
+        keep = ", with keepdims=True" if len(got) < len(wanted) else ""
+        return Hint(
+            REDUCED, f"an axis of {expected[0]} has to be left, and one of {left[0]} is: sum over the other axis{keep}"
+        )
     if len(got) == len(wanted):
         axes = [str(axis) for axis, sizes in enumerate(zip(got, wanted, strict=True)) if len({*sizes}) == 2]
         return Hint(AXES, f"the size is another one on axis {' and '.join(axes)}")
-    return Hint(AXES, f"it has {len(got)} axes, and {len(wanted)} are expected")
+    if len(got) < len(wanted):
+        return Hint(
+            AXES, "an axis is gone that has to stay: a sum without keepdims, an index or a reshape took it away"
+        )
+    return Hint(AXES, "an axis is left that has to go: sum over it, or reshape at the end")
 
 
 LARGEST = 1_000_000  # numbers in an array that is looked at
@@ -124,14 +132,16 @@ def _of_same_shape(got, wanted):
     for axis, size in enumerate(got.shape):
         yield Hint(REVERSED, f"the result is right, but in reverse along axis {axis}"), np.flip(wanted, axis)
         if size > 1:
-            answer = f"all entries along axis {axis} are off by the same amount: a term is missing, or is there twice"
-            yield Hint(OFF, answer), wanted + np.take(got - wanted, [0], axis)
+            answer = (
+                f"all entries along axis {axis} are off by the same amount: a term is missing, or has a wrong factor"
+            )
+            yield Hint(OFF.format(axis), answer), wanted + np.take(got - wanted, [0], axis)
 
 
 MINUS = "How many minus signs has the formula, and how many has your code?"
 FACTOR = "Which count or constant makes the result too large or too small? Compare it with the sizes in this case."
 REVERSED = "From which end does the index run along each axis?"
-OFF = "Which term does not depend on this axis? Print the difference from what is expected."
+OFF = "Which term is the same all along axis {}? Is it there once, and is it a sum or a mean?"
 SIGNS = Hint("Which sign has each of the terms?", "the result is right, but for the signs of some entries")
 
 

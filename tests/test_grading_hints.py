@@ -119,7 +119,13 @@ RELATIONS = [  # what the learner's array is, what was expected, and words of th
     (np.ones((4, 3)), X, "the shape is the transposed one"),
     (np.ones(3), np.ones(4) + X[0], "an axis of 4 has to be left, and one of 3 is"),
     (np.ones((3, 5)), X, "another one on axis 1"),
-    (np.ones((2, 3, 4, 1)), X, "4 axes, and 2 are expected"),
+    (np.ones((2, 3, 4, 1)), X, "an axis is left that has to go"),
+    (np.ones(4), np.ones((2, 3, 4)), "an axis is gone that has to stay"),
+    (
+        np.ones(3),
+        np.ones((6, 1)),
+        "an axis of 6 has to be left, and one of 3 is: sum over the other axis, with keepdims",
+    ),
     (NAN, X, "nan in"),
     (X * np.inf, X, "inf in 12 of 12"),
     (np.float64(-2.0), np.float64(2.0), "times -1"),
@@ -130,6 +136,10 @@ RELATIONS = [  # what the learner's array is, what was expected, and words of th
 def test_what_an_array_has_to_do_with_the_expected_one(got, wanted, words):
     found = relation(got, wanted, functools.partial(close, tol=1e-6))
     assert words in found.answer
+
+
+def test_the_question_on_a_term_that_is_off_names_the_axis():
+    assert "along axis 1?" in relation(X + np.arange(3)[:, None], X, functools.partial(close, tol=1e-6)).question
 
 
 @pytest.mark.parametrize(

@@ -65,14 +65,19 @@ def dropout_numbers(learner):
     coins = [(a * b, 0.5 * (0.8 if b else 0.2)) for a, b in product((0, 1), repeat=2)]
     keep = sum(chance for kept, chance in coins if kept)
     variance = sum(chance * (kept / 0.5 / 0.8 - 1) ** 2 for kept, chance in coins)
-    mistakes = {"a unit stays if both coins keep it": 0.8}, {"the second dropout scales what the first added": 1.25}
-    _check(learner, "dropout_twice", [keep, variance], mistakes)
+    of_variance = {
+        "the second dropout scales what the first added": 1.25,
+        "this is the mean of the square: a variance has the squared mean taken off": variance + 1,
+        "p (1 - p) is the variance of the coin, and y is x / p times the coin": keep * (1 - keep),
+    }
+    _check(learner, "dropout_twice", [keep, variance], [{"a unit stays if both coins keep it": 0.8}, of_variance])
 
     one = 0.25 * (1 / 0.25 - 1) ** 2 + 0.75  # the variance of one draw
     mistakes = {
         "a standard error is a root": one / 0.01,
-        "Var[y] = x^2 (1 - p) / p": 0.75 * 0.25 / 0.01**2,
+        "p (1 - p) is the variance of the coin, and y is x / p times the coin": 0.75 * 0.25 / 0.01**2,
         "p is the probability of keeping a unit": 0.25 / 0.75 / 0.01**2,
+        "this is the mean of the square: a variance has the squared mean taken off": (one + 1) / 0.01**2,
     }
     _check(learner, "draws_for_a_standard_error", [one / 0.01**2], [mistakes], EXACT)
 
@@ -81,7 +86,8 @@ def dropout_numbers(learner):
     mean, square = (float(np.trapezoid(density * relu**k, x)) for k in (1, 2))
     ratio, swapped = ((square - mean**2) / (square / p - mean**2) for p in (0.8, 0.2))
     mistakes = {"at test time over in training": 1 / ratio, "p is the probability of keeping a unit": swapped}
-    _check(learner, "variance_ratio_at_test_time", [ratio], [{**mistakes, "a variance has mean^2 taken off": 0.8}])
+    mistakes |= {"a variance has mean^2 taken off": 0.8, "the mean is squared": (square - mean) / (square / 0.8 - mean)}
+    _check(learner, "variance_ratio_at_test_time", [ratio], [mistakes])
 
 
 def _first(condition):
@@ -98,6 +104,10 @@ def _check(learner, name, wanted, mistakes, tol=ROUNDED):
         value = float(fitting(shown, value, (), float))
         if not close(value, right, tol):
             words = next((words for words, wrong in likely.items() if close(value, wrong, tol)), "")
+            if not words and tol == EXACT and math.isfinite(value) and not close(value, round(value), tol):
+                raise Wrong(
+                    f"{shown} is {value:g}, expected a whole number", "round up: the first whole number is enough"
+                )
             raise Wrong(f"{shown} is {value:g}, {_off(value, right)}", words)
 
 

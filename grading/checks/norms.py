@@ -121,6 +121,8 @@ class Case:
                 "the path through var is missing": dx - by_var,
                 "mu is a mean: its gradient is divided by the number of its terms": dx + more * by_mu,
                 "var is a mean: its gradient is divided by the number of its terms": dx + more * by_var,
+                "mu collects a sum of gradients, not their mean": dx - by_mu * more / self.terms,
+                "var collects a sum of gradients, not their mean": dx - by_var * more / self.terms,
                 "two means are subtracted, not two sums": dx + more * (by_mu + by_var),
                 "the 2 of the square is missing": dx - by_var / 2,
                 "the path through mu has the wrong sign": dx - 2 * by_mu,
@@ -131,13 +133,20 @@ class Case:
         share = dbeta.numel() / dx.numel()
         others = [axis for axis in range(dx.ndim) if axis != 1]
         mean = "gradients are sums over the batch, not means"
+        shapes = "dgamma and dbeta have the shapes of gamma and beta"
+
+        def reshaped(grad):
+            return grad.reshape(1, -1, 1, 1) if grad.ndim == 1 else grad.flatten()
+
         of_dgamma = {
             "dout is multiplied by xhat first": dbeta,
             "dout is multiplied by xhat, not by x": (self.dout * self.x).sum(others).reshape(dgamma.shape),
             "dout is multiplied by xhat, not by out": (self.dout * out).sum(others).reshape(dgamma.shape),
             mean: dgamma * share,
+            shapes: reshaped(dgamma),
         }
-        return of_dx, of_dgamma, {mean: dbeta * share, "dgamma and dbeta are swapped": dgamma}
+        of_dbeta = {mean: dbeta * share, "dgamma and dbeta are swapped": dgamma, shapes: reshaped(dbeta)}
+        return of_dx, of_dgamma, of_dbeta
 
 
 def draw_case(rng, drawn, norm, average, statistics=(), scale_shape=None):
@@ -173,16 +182,20 @@ def check_large_mean(learner, layer, case, *others):
     check_out(learner, layer, replace(case, x=case.x + 1e7), *others, words=", x around 1e7", otherwise=squared)
 
 
-def check_backward(learner, layer, backward, case, *others):
-    """Check dx, dgamma and dbeta; of a small case twice, since a backward pass must not change the cache."""
+def check_backward(learner, layer, backward, case, *others, mistakes=None):
+    """Check dx, dgamma and dbeta; of a small case twice, since a backward pass must not change the cache.
+
+    mistakes: further ones of dx.
+    """
     _, cache = forward(getattr(learner.batchnorm, layer), *case.arguments, *others)
     small = case.x.numel() < 1000
-    mistakes = case.mistakes_of_grads() if small else ({}, {}, {})
+    of_dx, *of_others = case.mistakes_of_grads() if small else ({}, {}, {})
+    known = of_dx | (mistakes or {}), *of_others
     first = "in test mode mu and var are constants" if case.statistics else ""
     second = "backward writes to an array in the cache: work on new ones"
     runs = (str(case), first), (f"{case}, and the cache used a second time", second)
     for words, otherwise in runs[: 1 + small]:
         grads = several(backward, getattr(learner.batchnorm, backward)(case.dout.numpy(), cache), "dx, dgamma, dbeta")
-        rows = zip(("dx", "dgamma", "dbeta"), grads, case.out_and_grads[1], mistakes, strict=True)
+        rows = zip(("dx", "dgamma", "dbeta"), grads, case.out_and_grads[1], known, strict=True)
         for what, got, wanted, likely in rows:
             expect(what, got, wanted, likely, words, TOLERANCE[case.dtype], otherwise)

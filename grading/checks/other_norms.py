@@ -51,7 +51,16 @@ def layernorm_forward(learner):
 def layernorm_backward(learner):
     for drawn in (*BATCHES, LARGE_BATCH):
         case = _layer_case(learner.rng, drawn)
-        check_backward(learner, "layernorm_forward", "layernorm_backward", case, case.param())
+        mistakes = _means_over_the_batch(case)
+        check_backward(learner, "layernorm_forward", "layernorm_backward", case, case.param(), mistakes=mistakes)
+
+
+def _means_over_the_batch(case, G=1):
+    """What dx would be if the means of its closed form were taken over the other axis of the rows (N * G, ...)."""
+    (gamma, _), (_, var), rows = case.scales, case.moments, (len(case.x) * G, -1)
+    xhat, dxhat = (a.reshape(rows) for a in (F.group_norm(case.x, G, eps=case.eps), case.dout * gamma))
+    dx = (dxhat - dxhat.mean(0) - xhat * (dxhat * xhat).mean(0)).reshape(case.x.shape) / (var + case.eps).sqrt()
+    return {"the means of dx run over the entries that share one mu": dx}
 
 
 def _group_cases(rng):
@@ -79,12 +88,17 @@ def groupnorm_forward(learner):
         order = torch.arange(C).reshape(-1, G).T.flatten()  # of channels, so that those of a wrong group are neighbours
         by_channel, of_all, of_each = (F.group_norm(case.x, n, eps=case.eps) * gamma + beta for n in (C // G, 1, C))
         strided = F.group_norm(case.x[:, order], G, eps=case.eps)[:, order.argsort()] * gamma + beta
+        rows = case.x.reshape(len(case.x) * G, -1)
+        by_place = ((rows - rows.mean(0)) / (rows.var(0, correction=0) + case.eps).sqrt()).reshape(case.x.shape)
         mistakes = {
+            "mu and var are those of one group, not of one place in all groups": by_place * gamma + beta,
             "the channels of a group are neighbours": strided,
             "G is the number of groups, not of the channels in one": by_channel,
             "mu and var are those of a group, not of all channels": of_all,
             "mu and var are those of a group, not of a channel": of_each,
         }
+        if case.gamma.ndim > 1:
+            mistakes["gamma and beta of shape (1, C, 1, 1) have their axes already"] = case.out_and_grads[0][None, None]
         param = case.param(mode="test")
         check_out(learner, "spatial_groupnorm_forward", case, G, param, mistakes=mistakes, words=f", G = {G}")
     case = _group_case(learner.rng, *GROUPS[0])
@@ -94,4 +108,7 @@ def groupnorm_forward(learner):
 def groupnorm_backward(learner):
     large = _group_case(learner.rng, LARGE_IMAGES, 4), 4
     for case, G in (*_group_cases(learner.rng), large):
-        check_backward(learner, "spatial_groupnorm_forward", "spatial_groupnorm_backward", case, G, case.param())
+        arguments, mistakes = (case, G, case.param()), _means_over_the_batch(case, G)
+        check_backward(
+            learner, "spatial_groupnorm_forward", "spatial_groupnorm_backward", *arguments, mistakes=mistakes
+        )
