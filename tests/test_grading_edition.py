@@ -216,6 +216,11 @@ def test_helpers_and_imports_that_only_solutions_need_are_gone(edition):
     assert "sliding_window_view" not in (edition / "cs231n/fast_layers.py").read_text()
 
 
+def test_what_is_cut_leaves_no_gap():
+    texts = cut_code.cut(REFERENCE, EXERCISES.values(), GIVEN)
+    assert [module for module, text in texts.items() if re.search(r"\n\n\n\n|\n\n\Z", text)] == []
+
+
 def test_imports_of_exercises_that_a_solution_calls_stay(edition):
     assert "import softmax_loss\n" in (edition / "cs231n/softmax_net.py").read_text()
     assert "import affine_backward, affine_forward\n" in (edition / "cs231n/fully_connected_net.py").read_text()

@@ -30,7 +30,8 @@ def cut(sources, exercises, given, readers=(), solved=(), hidden=None):
         sources[module] = hide(sources[module], function, (hidden or {}).get(function, {}))
     kept = given | {function for exercise in [*exercises, *solved] for function in exercise.functions}
     kept |= {name.rpartition(".")[0] for name in kept}  # the class of a method
-    return _without_orphans(sources, used, kept, readers)
+    sources = _without_orphans(sources, used, kept, readers)
+    return {module: re.sub(r"\n{4,}", "\n\n\n", text).rstrip("\n") + "\n" for module, text in sources.items()}
 
 
 def modules(root):
