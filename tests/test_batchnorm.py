@@ -14,6 +14,7 @@ from cs231n.batchnorm import (
     batchnorm_backward,
     batchnorm_backward_alt,
     batchnorm_forward,
+    fold_batchnorm,
     layernorm_backward,
     layernorm_forward,
     spatial_batchnorm_backward,
@@ -252,6 +253,61 @@ def test_float64_running_averages_do_not_leak_into_a_float32_output():
     out, cache = batchnorm_forward(np.ones((2, 3), np.float32), ones, ones, bn_param)
     assert out.dtype == np.float32
     assert {g.dtype for g in batchnorm_backward(out, cache)} == {np.dtype(np.float32)}
+
+
+# Batch norm, folded into the affine layer before it.
+
+
+def folded(dtype="float64", of_averages="float64", **options):
+    """Arguments of fold_batchnorm: 3 inputs, 2 outputs."""
+    rng = np.random.default_rng(0)
+    w, b, gamma, beta = (rng.standard_normal(shape).astype(dtype) for shape in ((3, 2), 2, 2, 2))
+    averages = {"running_mean": rng.standard_normal(2), "running_var": rng.random(2)}
+    return w, b, gamma, beta, {name: array.astype(of_averages) for name, array in averages.items()} | options
+
+
+def test_fold_batchnorm_worked_by_hand():
+    # std = sqrt(9 + 7) = 4, scale = 8 / 4 = 2
+    bn_param = {"eps": 7.0, "running_mean": np.array([5.0]), "running_var": np.array([9.0])}
+    w, b = fold_batchnorm(np.array([[1.0], [-3.0]]), *np.array([[6.0], [8.0], [100.0]]), bn_param)
+    assert w.tolist() == [[2], [-6]]
+    assert b.tolist() == [102]  # (6 - 5) * 2 + 100
+
+
+@pytest.mark.parametrize("options", [{}, {"eps": 0.3}])
+def test_a_folded_layer_does_the_work_of_both_and_writes_to_no_argument(options):
+    arguments = w, b, gamma, beta, bn_param = folded(**options)
+    before = copy.deepcopy(arguments)
+    x = np.random.default_rng(1).standard_normal((5, 3))
+    both, _ = batchnorm_forward(x @ w + b, gamma, beta, {"mode": "test", **bn_param})
+    w, b = fold_batchnorm(*arguments)
+    assert rel_error(x @ w + b, both) < 1e-12
+    np.testing.assert_equal(arguments, before)
+
+
+def test_a_folded_layer_is_of_the_dtype_of_w():
+    assert {a.dtype for a in fold_batchnorm(*folded("float32"))} == {np.dtype(np.float32)}
+    assert {a.dtype for a in fold_batchnorm(*folded("float64", "float32"))} == {np.dtype(np.float64)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: np.ones(2)}, r"wanted w \(D, M\), with b, gamma and beta \(M,\), got w \(2,\), b \(2,\)"),
+        ({1: np.ones(3)}, r"got w \(3, 2\), b \(3,\)"),
+        ({2: np.ones((1, 2))}, r"gamma \(1, 2\)"),
+        ({3: np.ones(1)}, r"beta \(1,\)"),
+        ({4: {}}, "bn_param: needs running_mean and running_var; run a batch in train mode first"),
+        (
+            {4: {"running_mean": np.ones(3), "running_var": np.ones(2)}},
+            r"bn_param\['running_mean'\]: .*\(2,\), got \(3,\)",
+        ),
+    ],
+)
+def test_fold_batchnorm_names_what_does_not_fit(change, message):
+    arguments = [change.get(i, argument) for i, argument in enumerate(folded())]
+    with pytest.raises(ValueError, match=message):
+        fold_batchnorm(*arguments)
 
 
 # eps at its edges.
