@@ -357,7 +357,7 @@ def bars(ax, rows, parts, xlabel=None, marks=None):
         places = np.arange(len(rows)) + (k - (len(parts) - 1) / 2) * height
         ax.barh(places, values[:, k], height, color=color, hatch=hatch, edgecolor="white", label=part)
         for place, value in zip(places, values[:, k], strict=True):
-            ax.text(value, place, f" {value:.3g}", va="center", fontsize=8)
+            ax.text(value, place, f" {value:.3g}" if value < 100 else f" {value:.0f}", va="center", fontsize=8)
         for place, label in zip(places, rows, strict=True):
             if marks and label in marks:
                 ax.plot(2 * [marks[label][k]], [place - height / 2, place + height / 2], color="black", linewidth=2.5)
