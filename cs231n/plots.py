@@ -351,16 +351,19 @@ def bars(ax, rows, parts, xlabel=None, marks=None):
     rows: a dict from label to values (P,), a bar for each.  parts: P labels, of the bars of a group.  marks: a dict as
     rows, of some of its labels, whose values are drawn as black lines across the bars (None: none).  xlabel: of ax.
     """
-    height, hatches = 0.8 / len(parts), cycle(("", "///"))
-    values = np.array(list(rows.values()), float)  # (R, P)
-    for k, (part, color, hatch) in enumerate(zip(parts, cycle((COLORS[5], COLORS[4])), hatches, strict=False)):
+    height, marks = 0.8 / len(parts), marks or {}
+    for k, (part, color, hatch) in enumerate(
+        zip(parts, cycle((COLORS[5], COLORS[4])), cycle(("", "///")), strict=False)
+    ):
         places = np.arange(len(rows)) + (k - (len(parts) - 1) / 2) * height
-        ax.barh(places, values[:, k], height, color=color, hatch=hatch, edgecolor="white", label=part)
-        for place, value in zip(places, values[:, k], strict=True):
-            ax.text(value, place, f" {value:.3g}" if value < 100 else f" {value:.0f}", va="center", fontsize=8)
-        for place, label in zip(places, rows, strict=True):
-            if marks and label in marks:
-                ax.plot(2 * [marks[label][k]], [place - height / 2, place + height / 2], color="black", linewidth=2.5)
+        values = [row[k] for row in rows.values()]
+        ax.barh(places, values, height, color=color, hatch=hatch, edgecolor="white", label=part)
+        for label, place, value in zip(rows, places, values, strict=True):
+            mark = marks[label][k] if label in marks else value
+            if label in marks:
+                ax.plot([mark, mark], [place - height / 2, place + height / 2], color="black", linewidth=2.5)
+            number = f"{value:.3g}" if value < 100 else f"{value:.0f}"
+            ax.text(max(value, mark), place, f"  {number}", va="center", fontsize=8)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)

@@ -254,6 +254,7 @@ def test_bars_have_their_values_and_marks_in_the_order_of_the_rows():
     assert [bar.get_width() for bar in ax.patches] == [1, 3, 2, 4]
     assert [float(text.get_text()) for text in ax.texts] == [1, 3, 2, 4]
     assert [line.get_xdata()[0] for line in ax.lines] == [5, 6]
+    assert [text.get_position()[0] for text in ax.texts] == [1, 5, 2, 6]  # beyond the marks
     places = [bar.get_y() + bar.get_height() / 2 for bar in ax.patches]
     assert np.allclose([np.mean(line.get_ydata()) for line in ax.lines], [places[1], places[3]])
     bottom, top = ax.get_ylim()
