@@ -227,6 +227,60 @@ def put_results_in_place_of_accuracy(results):
     pytorch_loops.accuracy = lambda model, batches: left.pop(0)
 
 
+class Graph:
+    """A graph of the learner's nodes, each with a name, with operations of its own.
+
+    recipe: a dict from name to (operation, *names of its inputs), in order.  leaves: a dict from name to an array.
+    calls: how often the backward of each of the recipe's nodes has run.
+    """
+
+    def __init__(self, recipe, leaves):
+        from cs231n import autograd  # here, since each `load` brings another cs231n
+
+        self.autograd, self.recipe, self.calls = autograd, recipe, dict.fromkeys(recipe, 0)
+        self.nodes = {name: autograd.Node(value) for name, value in leaves.items()}
+        for name, (operation, *inputs) in recipe.items():
+            self.nodes[name] = self._node(name, operation, [self.nodes[source] for source in inputs])
+
+    def _node(self, name, operation, nodes):
+        values = [node.value for node in nodes]
+        out, slopes = OPERATIONS[operation](*values)
+
+        def backward(dout):
+            self.calls[name] += 1
+            grads = tuple(dout if slope is None else dout * slope for slope in slopes)
+            for grad in grads:
+                grad.flags.writeable = False  # a backward may return one array for two inputs
+            return grads
+
+        return self.autograd.Node(out, nodes, backward)
+
+    def order(self, last):
+        """The names of the nodes in the order that in_order finds."""
+        names = {id(node): name for name, node in self.nodes.items()}
+        found = self.autograd.in_order(self.nodes[last])
+        return [names.get(id(node), "another node") for node in found] if isinstance(found, list) else None
+
+    def backward(self, last):
+        """Call backward, for which the order is that of the recipe."""
+        needed = {self.nodes[last]}
+        for node in reversed(self.nodes.values()):
+            needed.update(node.inputs if node in needed else ())
+        order = [node for node in self.nodes.values() if node in needed]
+        self.autograd.in_order = lambda node: list(order)
+        self.autograd.backward(self.nodes[last])
+
+    def grads(self, names):
+        return {f"d{name}": self.nodes[name].grad for name in names}
+
+
+OPERATIONS = {  # out, and the slope for each input; None: 1
+    "add": lambda a, b: (a + b, (None, None)),
+    "mul": lambda a, b: (a * b, (b, a)),
+    "tanh": lambda a: (np.tanh(a), (1 - np.tanh(a) ** 2,)),
+}
+
+
 def global_number():
     """A float from NumPy's global generator, which no layer may seed."""
     return np.random.random()  # noqa: NPY002

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = """
 arguments files program
 shapes10 download cifar10
-layers batchnorm dropout conv_layers parallel fast_layers layer_utils optim derivations
+layers batchnorm dropout conv_layers parallel fast_layers layer_utils optim derivations autograd
 utils
 softmax_net fully_connected_net cnn_model trainer
 experiments scoreboard choices answers handin
