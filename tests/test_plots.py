@@ -234,3 +234,13 @@ def test_an_image_table_labels_rows_and_columns():
     assert [ax.get_title() for ax in fig.axes] == ["a", "b", "", ""]
     assert [fig.axes[i].get_ylabel() for i in (0, 2)] == ["bright", "dark"]
     assert [ax.images[0].get_array().max() for ax in fig.axes] == [255, 90, 0, 0]
+
+
+def test_a_table_of_maps_shows_each_with_a_scale_of_its_own_and_pictures_as_they_are():
+    faint, strong = np.eye(3), 1000 * np.eye(3)
+    fig = plots.map_table({"picture": [np.full((3, 4, 4), 300.0)] * 2, "map": [faint, strong]}, ["a", "b"], STAND_IN)
+    assert title(fig) == NOTE
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b", "", ""]
+    assert [fig.axes[i].get_ylabel() for i in (0, 2)] == ["picture", "map"]
+    assert fig.axes[0].images[0].get_array().max() == 255
+    assert [ax.images[0].get_clim() for ax in fig.axes[2:]] == [(0, 1), (0, 1000)]
