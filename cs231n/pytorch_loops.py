@@ -75,7 +75,7 @@ def accuracy(model, batches):
 def train_scheduled(model, optimizer, rate, batches, val, epochs):
     """Train a module by an optimizer of torch.optim, whose learning rate follows a schedule from step to step.
 
-    In step t = 0, 1, ... of T = epochs * batches.steps, the learning rate is the optimizer's first one times
+    In step t = 0, 1, ... of the T steps of the run, the learning rate is the optimizer's first one times
     rate((t + 1/2) / T).  After each epoch, `accuracy` measures the model on val.
 
     model: as for `train_module`.  optimizer: over its parameters.  rate: a function from the fraction of the run that
