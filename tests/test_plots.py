@@ -260,3 +260,13 @@ def test_bars_have_their_values_and_marks_in_the_order_of_the_rows():
     bottom, top = ax.get_ylim()
     assert top < places[0] < places[1] < bottom
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["forward", "backward"]
+
+
+def test_a_table_of_maps_shows_each_with_a_scale_of_its_own_and_pictures_as_they_are():
+    faint, strong = np.eye(3), 1000 * np.eye(3)
+    fig = plots.map_table({"picture": [np.full((3, 4, 4), 300.0)] * 2, "map": [faint, strong]}, ["a", "b"], STAND_IN)
+    assert title(fig) == NOTE
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b", "", ""]
+    assert [fig.axes[i].get_ylabel() for i in (0, 2)] == ["picture", "map"]
+    assert fig.axes[0].images[0].get_array().max() == 255
+    assert [ax.images[0].get_clim() for ax in fig.axes[2:]] == [(0, 1), (0, 1000)]
