@@ -98,7 +98,7 @@ def in_order(result):
         if node is None:
             order.append(stack.pop())  # all its inputs are in order
         elif node not in entered:
-            entered.add(node)
+            entered |= {node}
             stack += [node, None, *node.inputs]
     return order
 
@@ -106,8 +106,8 @@ def in_order(result):
 def backward(result):
     """Add to grad, in the node result and in all nodes that it depends on, the gradient of the sum of result.value.
 
-    Each node's own backward runs once, after those of all nodes that use its value.  The arrays that it returns are not
-    written to: it may return one of them twice.
+    Each node's own backward runs once, after those of all nodes that use its value.
+    The arrays that it returns are not written to: it may return one of them twice.
     As in PyTorch, gradients add up from one call to the next: after a second call grad is twice what it was.  What an
     earlier call has left in grad is not sent on.
     """

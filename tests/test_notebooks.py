@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-DESCRIBED = NOTEBOOKS[:4]  # each of their figures has an alternative text
+DESCRIBED = NOTEBOOKS  # each of their figures has an alternative text
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)

@@ -19,17 +19,19 @@ LARGE_ADD, LARGE_MATMUL, LARGE_RELU = ((400, 300), (300,)), ((300, 400), (400, 2
 
 SHARED = "the node's inputs are the nodes that the operation was called with, in this order"
 SHAPE = "each gradient has the shape of its own input: sum over the axes along which the input was repeated"
-# Each line of a graph is a node: its name, the operation, and the names of its inputs.
-GRAPHS = {
-    "a chain": "h1 = tanh x, h2 = mul h1 w, y = tanh h2",
-    "a shortcut": "h = tanh x, f = mul h w, y = add h f",
-    "a shortcut around three nodes": "h = tanh x, aside = tanh h, f1 = tanh h, f2 = mul f1 w, f3 = tanh f2, "
-    "s = add f3 h, t = mul s h, y = tanh t",
-    "a node that is both inputs of one operation": "s = mul x x, t = add s s, y = tanh t",
-    "sums of sums": "s = add x w, t = add x s, y = add s t",
-    "paths that split and meet 12 times": ", ".join(f"h{k + 1} = add h{k} h{k}" for k in range(12)),
-    "2,000 nodes in a row": ", ".join(f"h{k + 1} = add h{k} w" for k in range(2000)),
-}
+# Words for a graph, and its nodes: for each its name, the operation, and the names of its inputs.
+GRAPHS = [
+    ("a chain", "h1 = tanh x, h2 = mul h1 w, y = tanh h2"),
+    ("a shortcut", "h = tanh x, f = mul h w, y = add h f"),
+    (
+        "a shortcut around three nodes",
+        "h = tanh x, aside = tanh h, f1 = tanh h, f2 = mul f1 w, f3 = tanh f2, s = add f3 h, t = mul s h, y = tanh t",
+    ),
+    ("a node that is both inputs of one operation", "s = mul x x, t = add s s, y = tanh t"),
+    ("sums of sums", "s = add x w, t = add x s, y = add s t"),
+    ("paths that split and meet 12 times", ", ".join(f"h{k + 1} = add h{k} h{k}" for k in range(12))),
+    ("2,000 nodes in a row", ", ".join(f"h{k + 1} = add h{k} w" for k in range(2000))),
+]
 LARGE_GRAPH = "h1 = mul x w, h2 = tanh h1, h3 = add h2 x, y = mul h3 h1"
 TORCH = {"add": torch.add, "mul": torch.mul, "tanh": torch.tanh}
 SLOPES = {  # the gradients that an operation sends to its inputs
@@ -169,7 +171,7 @@ def _breadth_first(recipe, name):
 
 
 def order_of_a_graph(learner):
-    for words, text in GRAPHS.items():
+    for words, text in GRAPHS:
         recipe = _recipe(text)
         graph, last = learner.drivers.Graph(recipe, _draw(learner, recipe)), next(reversed(recipe))
         names = graph.order(last)
@@ -196,7 +198,7 @@ def _check_order(names, recipe, last, case):
 
 
 def backward_of_a_graph(learner):
-    cases = {words: _recipe(text) for words, text in GRAPHS.items()}
+    cases = {words: _recipe(text) for words, text in GRAPHS}
     for words, recipe in cases.items():
         _check_backward(learner, recipe, _draw(learner, recipe), words)
     large = _recipe(LARGE_GRAPH)
