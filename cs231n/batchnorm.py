@@ -116,8 +116,8 @@ def fold_batchnorm(w, b, gamma, beta, bn_param):
     _check_running(bn_param, b.shape)
     if "running_mean" not in bn_param or "running_var" not in bn_param:
         raise ValueError("bn_param: needs running_mean and running_var; run a batch in train mode first")
-    mean = bn_param["running_mean"].astype(w.dtype, copy=False)
-    std = np.sqrt(bn_param["running_var"] + float(bn_param.get("eps", 1e-5))).astype(w.dtype, copy=False)
+    mean = bn_param["running_mean"].astype(w.dtype)
+    std = np.sqrt(bn_param["running_var"] + float(bn_param.get("eps", 1e-5))).astype(w.dtype)
     scale = gamma / std
     return w * scale, (b - mean) * scale + beta
 
