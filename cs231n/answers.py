@@ -139,6 +139,33 @@ def ties_after_a_relu():
 # --- notebook 05 ---
 
 
+def running_variances():
+    """Section 5.1.  In each of 10 training batches of 16 examples, the biased variance of a feature is 4.
+
+    Returns the running variance that the batch norm of notebook 02 then has, at momentum 0.9 and from a start of 0, and
+    the one that PyTorch has, at momentum 0.1 and from a start of 1.
+    """
+    kept = 0.9**10
+    return 4 * (1 - kept), kept + (1 - kept) * 4 * 16 / 15
+
+
+def thirty_sums():
+    """Section 5.2.  A program with autograd computes h = h + h, thirty times, and then calls backward.
+
+    Returns the gradient of the last h with respect to the first, and how often backward calls the backward function of
+    a sum.
+    """
+    return 2**30, 30
+
+
+def length_of_a_gradient():
+    """Section 5.3.  In each of 16 residual blocks J^T dy is orthogonal to dy, and twice as long.
+
+    Returns the factor by which the gradient is longer at the first block's input than at the last block's output.
+    """
+    return math.sqrt(1 + 2**2) ** 16
+
+
 def reach_of_the_last_stage():
     """Question 5.4, in numbers: how many pixels to each side of its own place does a last stage's output depend on?
 

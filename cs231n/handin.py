@@ -7,7 +7,9 @@ import numpy as np
 
 from cs231n import shapes10
 from cs231n.arguments import check_count
+from cs231n.fast_layers import conv_forward_fast, max_pool_forward_fast
 from cs231n.files import atomic_write, write_json
+from cs231n.layers import affine_forward, relu_forward
 
 FOLDER = Path(__file__).parents[1]  # the project's
 NET, ABLATION = FOLDER / "my_net.npz", FOLDER / "my_ablation.json"
@@ -148,6 +150,57 @@ def layers_of(net):
         layers += [("relu", {})] if i < depth else []
         layers += [("max_pool", {"size": 2, "stride": 2})] if convolution else []
     return layers
+
+
+def scores(X, path=CONV_NET):
+    """The scores (N, 10) that the net in a file of layers gives to images, by the layers of this package.
+
+    X (N, 3, 32, 32): pixels from 0 to 255.  They are those of the net that was saved, up to rounding, if it was saved
+    as it is: compare them.
+    """
+    with np.load(path, allow_pickle=False) as saved:
+        arrays = dict(saved)
+    return _apply(arrays, np.asarray(X, np.float32))
+
+
+def _apply(arrays, x):
+    """The output of the layers whose values these are, by their names."""
+    layers = {}
+    for name, array in arrays.items():
+        index, kind, *value = name.split(".", 2)
+        layers.setdefault((index, kind), {}).update(dict.fromkeys(value, array))
+    for (_, kind), values in sorted(layers.items(), key=lambda layer: int(layer[0][0])):
+        x = FORWARD[kind](x, values)
+    return x
+
+
+def _residual(x, values):
+    sides = {"branch": {}, "shortcut": {}}
+    for name, array in values.items():
+        side, _, rest = name.partition(".")
+        sides[side][rest] = array
+    return _apply(sides["branch"], x) + _apply(sides["shortcut"], x)
+
+
+def _per_channel(x, v):
+    """v, of the shape of one example or a number for each of its channels, for a product with x (N, C, ...)."""
+    return v.reshape(*v.shape, *[1] * (x.ndim - 1 - v.ndim))
+
+
+def _max_pool(x, v):
+    size, stride = int(v["size"]), int(v["stride"])
+    return max_pool_forward_fast(x, {"pool_height": size, "pool_width": size, "stride": stride})[0]
+
+
+FORWARD = {
+    "conv": lambda x, v: conv_forward_fast(x, v["w"], v["b"], {name: int(v[name]) for name in ("stride", "pad")})[0],
+    "norm": lambda x, v: x * _per_channel(x, v["scale"]) + _per_channel(x, v["shift"]),
+    "relu": lambda x, _: relu_forward(x)[0],
+    "max_pool": _max_pool,
+    "mean": lambda x, _: x.mean(axis=(2, 3)),
+    "affine": lambda x, v: affine_forward(x, v["w"], v["b"])[0],
+    "residual": _residual,
+}
 
 
 def save_attempts(attempts, path=ATTEMPTS):

@@ -409,10 +409,11 @@ def put_back(tree, solved):
     others = [exercise for exercise in EXERCISES.values() if exercise not in solved]
     for module, text in cut_code.cut(REFERENCE, others, GIVEN, solved=solved).items():
         (tree / "cs231n" / f"{module}.py").write_text(text)
-    for exercise in filter(lambda exercise: exercise.hand_in, EXERCISES.values()):
-        (tree / exercise.hand_in).unlink(missing_ok=True)
-        if exercise in solved:
-            shutil.copy(ROOT / exercise.hand_in, tree)
+    for exercise in EXERCISES.values():
+        for name in exercise.hand_ins:
+            (tree / name).unlink(missing_ok=True)
+            if exercise in solved:
+                shutil.copy(ROOT / name, tree)
 
 
 NET = """

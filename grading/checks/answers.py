@@ -155,7 +155,38 @@ def _seen(layers, x):
     return int((x.grad[0, 0] != 0).any(0).sum())
 
 
-def resnet_numbers(learner):
+def graph_numbers(learner):
+    """On one net: what its layers keep, how its gradients add up, and how far it sees."""
+    theirs, ours, from_one = torch.nn.BatchNorm1d(1), 0.0, 1.0
+    x = torch.tensor([[-2.0], [2.0]]).repeat(8, 1)
+    for _ in range(10):
+        theirs(x)
+        ours, from_one = 0.9 * ours + 0.1 * 4, 0.9 * from_one + 0.1 * 4
+    theirs = theirs.running_var.item()
+    mistakes = (
+        {"this one starts at 0": from_one, "this one averages the biased variance": 16 / 15 * ours},
+        {"this one averages the unbiased variance": from_one, "this one starts at 1": 16 / 15 * ours},
+    )
+    _check(learner, "running_variances", [ours, theirs], mistakes)
+
+    first = h = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    for _ in range(30):
+        h = h + h
+    (paths,) = torch.autograd.grad(h.sum(), first)
+    mistakes = (
+        {"each sum doubles the gradient, and does not add 2 to it": 60, "there are thirty sums": paths.item() / 2},
+        {"a node has its turn once, when its gradient is complete, and not once for each path": paths.item()},
+    )
+    _check(learner, "thirty_sums", [paths.item(), 30], mistakes, EXACT)
+
+    growth = float(np.prod([np.linalg.norm([1, 2]) for _ in range(16)]))
+    mistakes = {
+        "lengths of orthogonal vectors do not add": 3.0**16,
+        "dy itself is added, too": 2.0**16,
+        "a length is a root": growth**2,
+    }
+    _check(learner, "length_of_a_gradient", [growth], [mistakes])
+
     strides = [1] + [1] * 4 + ([2] + [1] * 3) * 3
     net = [torch.nn.Conv2d(1, 1, (1, 3), (1, stride), (0, 1), bias=False) for stride in strides]
     reach = _seen(net, torch.zeros(1, 1, 1, 401)) // 2

@@ -25,7 +25,7 @@ CHANCE = "10 % is chance: train the net, and let it take pixels from 0 to 255, a
 PICTURES, PLAIN, GOOD = 5000, 0.42, 0.55  # how many are drawn, and the accuracies for one point and for two
 
 IN_LAYERS = 3000  # pictures for a net that is handed in layer by layer
-CONV_NET, RESNET = (0.60, 0.80), (0.60, 0.75, 0.85, 0.90)  # the accuracies for each point
+CONV_NET, RESNET = (0.65, 0.80), (0.55, 0.75, 0.83, 0.88)  # the accuracies for each point
 AS_SAVED = "the file is not as handin.save_layers writes it"
 UNTRAINED = (
     "10 % is chance: train the net, and save the mean, the std and the running statistics that it was trained with"
@@ -159,7 +159,11 @@ def _layers(arrays):
 
 
 def conv_net(hand_in):
-    """Two points for a good net with a list of attempts, and one for a net that a first attempt reaches."""
+    """Two points for a good net with a list of attempts, and one for a net that a first attempt reaches.
+
+    `grading/instructor/reference_hand_ins.py` has what nets were measured to reach; with 3,000 pictures, the standard
+    error of an accuracy of 85 % is 0.65 percentage points.
+    """
     _check_layers(hand_in, CONV_NET)
     try:
         _check_attempts(hand_in.beside)
@@ -168,7 +172,7 @@ def conv_net(hand_in):
 
 
 def ten_epochs(hand_in):
-    """A point for each accuracy that the net reaches."""
+    """A point for each accuracy that the net reaches; measured as for `conv_net`."""
     _check_layers(hand_in, RESNET)
 
 

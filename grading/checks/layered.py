@@ -33,9 +33,9 @@ def scores_of(arrays, images):
     arrays: name -> array of one of `DTYPES`.  Raises `Wrong` for a net that is not as described above, or costs more.
     """
     net, shape, operations = _stretch(arrays, IMAGE, "")
-    require(shape == (10,), f"the net's output for an image has the shape {shape}, expected (10,)")
     text = f"the net takes {operations:,} multiplications for an image, expected {OPERATIONS:,} at most"
     require(operations <= OPERATIONS, text, TOO_COSTLY)
+    require(shape == (10,), f"the net's output for an image has the shape {shape}, expected (10,)")
     with torch.inference_mode():
         return torch.cat([net(part.float()) for part in torch.tensor(images).split(BATCH)])
 

@@ -17,8 +17,20 @@ batches of 100; r is the learning rate, multiplied by d after each epoch.  Exerc
     [256, 128]     19,000     8        5e-4   0.8    51.8 %   0.1    (weight_scale=2e-2)
     [64]           19,000     8        5e-4   0.8    53.8 %   0.4
     [64]           39,000     8        5e-4   0.8    60.7 %   1.4
-TABLES"""
 
+Exercise 4.10 asks for A1 % and A2 % of 3,000 new pictures.  CONVTABLE
+
+Exercise 5.8 asks for 55, 75, 83 and 88 %.  After ten epochs on 5,000 pictures, by AdamW in batches of 64 with one cycle
+of the rate, mean and standard deviation of three seeds on 3,000 new pictures (the last: 10,000):
+
+    linear                                                                 39.1 %   0.5
+    conv 5x5, 16 filters - bn - relu - pool - affine 100 - bn - relu - affine   61.7 %   1.3
+    (conv 3x3 - bn - relu - pool) with 16, 32 and 64 filters - affine      80.8 %   0.7
+    the same, with crops and flips                                         84.5 %   0.5
+    `small_resnet`, with crops and flips                                   90.4 %   0.4
+"""
+
+import time
 from functools import partial
 
 import numpy as np
@@ -86,7 +98,13 @@ def run(seed, data, dropout=None, shuffled=False):
 
 # --- 4.10 ---
 
-FILTERS, CONV_IMAGES, CONV_EPOCHS, CONV_RATE = (16, 32, 64), 21000, 5, 2e-3
+CONV_RATE = 2e-3
+DESIGNS = [  # filters of each layer, images, epochs
+    ((16,), 5000, 2),
+    ((16, 32), 5000, 2),
+    ((16, 32, 64), 5000, 2),
+    ((16, 32, 64), 20000, 5),
+]
 
 
 class DeepConvNet(SoftmaxNet):
@@ -123,13 +141,30 @@ class DeepConvNet(SoftmaxNet):
 
 
 def make_conv_net(path=handin.CONV_NET, seed=0):
-    """Train a net that earns both points."""
-    data = handin.shapes10_data(CONV_IMAGES)
-    net = DeepConvNet(FILTERS, seed)
-    Solver(
-        net, data, "adam", {"learning_rate": CONV_RATE}, lr_decay=0.6, num_epochs=CONV_EPOCHS, verbose=False, seed=seed
-    ).train()
+    """Train a net that earns both points, the last of the designs."""
+    net, data, _ = train_conv_net(*DESIGNS[-1], seed)
     handin.save_layers(rounded(handin.layers_of(net)), data["mean_image"], path=path)
+
+
+def make_attempts(path=handin.ATTEMPTS):
+    """Train each of the designs, and write what it reached."""
+    attempts = []
+    for filters, images, epochs in DESIGNS:
+        start = time.perf_counter()
+        *_, accuracy = train_conv_net(filters, images, epochs, seed=0)
+        settings = f"convolutions of 3 x 3 with {filters} filters, {images} images, {epochs} epochs"
+        seconds = round(time.perf_counter() - start)
+        attempts.append({"settings": settings, "accuracy": accuracy, "seconds": seconds})
+    handin.save_attempts(attempts, path)
+
+
+def train_conv_net(filters, images, epochs, seed):
+    """A trained net, its data, and its best validation accuracy."""
+    data, net = handin.shapes10_data(images), DeepConvNet(filters, seed)
+    rate = {"learning_rate": CONV_RATE}
+    solver = Solver(net, data, "adam", rate, lr_decay=0.6, num_epochs=epochs, verbose=False, seed=seed)
+    solver.train()
+    return net, data, solver.best_val_acc
 
 
 def rounded(layers):
@@ -179,7 +214,7 @@ def make_resnet(path=handin.RESNET, seed=0):
             schedule.step()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.copy_(parameter.half())
+            parameter.copy_(parameter.bfloat16())  # fewer bytes to commit
     save_module(net.eval(), images.statistics, path)
 
 
@@ -187,4 +222,5 @@ if __name__ == "__main__":
     make_ablation()
     make_net()
     make_conv_net()
+    make_attempts()
     make_resnet()
