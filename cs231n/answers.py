@@ -202,7 +202,7 @@ def descent_with_noise():
 
 
 def without_zero_grad():
-    """Plain SGD, with the same gradient in each step, and a program that never resets it.
+    """Question 5.7, in numbers.  Plain SGD, with the same gradient in each step, and a loop that never resets it.
 
     Returns how many times as far as it should w has moved after 10 steps.
     """

@@ -98,12 +98,12 @@ def run(seed, data, dropout=None, shuffled=False):
 
 # --- 4.10 ---
 
-CONV_RATE = 2e-3
+CONV_RATE, CONV_BATCH, CONV_SCALE = 2e-3, 50, 0.2  # CONV_SCALE: of the first weights, times sqrt(2 / inputs)
 DESIGNS = [  # filters of each layer, images, epochs
     ((16,), 5000, 2),
     ((16, 32), 5000, 2),
     ((16, 32, 64), 5000, 2),
-    ((16, 32, 64), 20000, 5),
+    ((16, 32, 64), 20000, 3),
 ]
 
 
@@ -116,12 +116,12 @@ class DeepConvNet(SoftmaxNet):
         super().__init__(reg=0.0, weight_scale=1.0, dtype=np.float32)
         rng, C, side = np.random.default_rng(seed), 3, 32
         for i, F_i in enumerate(filters, start=1):
-            W = rng.standard_normal((F_i, C, 3, 3)) * np.sqrt(2 / (9 * C))
+            W = CONV_SCALE * rng.standard_normal((F_i, C, 3, 3)) * np.sqrt(2 / (9 * C))
             self._add_layer(i, W, "batchnorm")
             C, side = F_i, side // 2
         inputs = C * side * side
         self.depth = len(filters) + 1
-        self._add_layer(self.depth, rng.standard_normal((inputs, 10)) / np.sqrt(inputs))
+        self._add_layer(self.depth, CONV_SCALE * rng.standard_normal((inputs, 10)) / np.sqrt(inputs))
 
     def _forward(self, X, mode):
         h, caches = X, []
@@ -161,8 +161,8 @@ def make_attempts(path=handin.ATTEMPTS):
 def train_conv_net(filters, images, epochs, seed):
     """A trained net, its data, and its best validation accuracy."""
     data, net = handin.shapes10_data(images), DeepConvNet(filters, seed)
-    rate = {"learning_rate": CONV_RATE}
-    solver = Solver(net, data, "adam", rate, lr_decay=0.6, num_epochs=epochs, verbose=False, seed=seed)
+    settings = {"optim_config": {"learning_rate": CONV_RATE}, "lr_decay": 0.4, "batch_size": CONV_BATCH}
+    solver = Solver(net, data, "adam", **settings, num_epochs=epochs, verbose=False, seed=seed)
     solver.train()
     return net, data, solver.best_val_acc
 
