@@ -35,6 +35,11 @@ class Exercise:
         return int(self.id.split(".")[0])
 
     @property
+    def uses_torch(self):
+        """Whether its code is written in PyTorch."""
+        return any(name.startswith("pytorch_") for name in self.functions)
+
+    @property
     def hand_ins(self):
         """The names of its files of data."""
         return [name for name in (self.hand_in, self.beside) if name]
