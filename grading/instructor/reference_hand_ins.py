@@ -153,7 +153,7 @@ def make_attempts(path=handin.ATTEMPTS):
         start = time.perf_counter()
         *_, accuracy = train_conv_net(filters, images, epochs, seed=0)
         settings = f"convolutions of 3 x 3 with {filters} filters, {images} images, {epochs} epochs"
-        seconds = round(time.perf_counter() - start)
+        seconds = round(time.perf_counter() - start, 3)
         attempts.append({"settings": settings, "accuracy": accuracy, "seconds": seconds})
     handin.save_attempts(attempts, path)
 
