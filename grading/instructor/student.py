@@ -35,9 +35,18 @@ COPIED = (
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
     *(f"tests/test_{name}.py" for name in ("download", "cifar10", "shapes10")),
     *(f"tests/test_pytorch_{name}.py" for name in ("device", "files", "vision")),
-    "cs231n/pretrained/*",
+    *("cs231n/pretrained/*", "website/*.py", "website/static/*"),
 )
-NOT_FOR_STUDENTS = ("test-notebooks", "notebooks", "bench", "lint", "student", "grade-submissions", "mutants")
+NOT_FOR_STUDENTS = (
+    "test-notebooks",
+    "notebooks",
+    "test-site",
+    "bench",
+    "lint",
+    "student",
+    "grade-submissions",
+    "mutants",
+)
 SHORTEST = 16  # characters of a statement that is searched for in the edition; a shorter one may occur anywhere
 SHORTEST_RESULT = 9  # the same of a formula
 
