@@ -54,7 +54,8 @@ def module_list(modules):
     toctree = "".join(f"{name}\n" for name in modules)
     return (
         "# Modules\n\nThe package `cs231n`, from its docstrings. Each page says what a module's functions compute, "
-        f"what they take and return, and where a formula comes from.\n\n| module | what it is for |\n|---|---|\n{rows}\n"
+        "what they take and return, and where a formula comes from.\n\n"
+        f"| module | what it is for |\n|---|---|\n{rows}\n"
         f"```{{toctree}}\n:hidden:\n\n{toctree}```\n"
     )
 
