@@ -38,6 +38,7 @@ html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 mathjax_path = "es5/tex-chtml-full.js"
 mathjax3_config = {"options": {"enableMenu": False}}
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system has it
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {

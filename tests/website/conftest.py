@@ -1,5 +1,6 @@
 """The site as `make site` has built it, and a browser that reads it."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,18 @@ def chromium():
         yield opened
 
 
-@pytest.fixture
-def page(chromium):
+@contextlib.contextmanager
+def offline_page(chromium):
     """A page of the size of a laptop's screen, in which any request to another machine is an error."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page = chromium.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     yield page
     page.close()
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def page(chromium):
+    with offline_page(chromium) as page:
+        yield page

@@ -1,6 +1,7 @@
 """The built pages: every link leads somewhere, and nothing of a notebook or a docstring is lost."""
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_each_code_cell_of_a_notebook_is_on_its_page(site, notebook):
 
 
 def test_each_notebook_leads_to_the_next(site):
-    for before, after in zip(NOTEBOOKS, NOTEBOOKS[1:], strict=False):
+    for before, after in itertools.pairwise(NOTEBOOKS):
         text = (site / f"notebooks/{before}.html").read_text(encoding="utf-8")
         assert BeautifulSoup(text, "html.parser").select_one("a.right-next")["href"] == f"{after}.html"
 
@@ -97,7 +98,11 @@ def test_each_notebook_leads_to_the_next(site):
 def test_the_student_edition_builds_its_own_site(tmp_path):
     edition = tmp_path / "student"
     student.write(edition)
-    build = [sys.executable, "-c", "import website.browser as b; b.chromium = lambda: None; import website.build as w; w.main([])"]
+    build = [
+        sys.executable,
+        "-c",
+        "import website.browser as b; b.chromium = lambda: None; import website.build as w; w.main([])",
+    ]
     done = subprocess.run(build, cwd=edition, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert links.broken(edition / "dist/site") == []

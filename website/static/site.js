@@ -15,3 +15,8 @@ function reachWideFormulas() {
 }
 window.addEventListener("load", () => window.MathJax?.startup?.promise.then(reachWideFormulas));
 window.addEventListener("resize", reachWideFormulas);
+
+// The theme takes the focus from a button that was pressed: give it to the menu that the button has opened.
+document.addEventListener("shown.bs.dropdown", (event) => {
+  event.target.parentElement.querySelector(".dropdown-item.active")?.focus();
+});
