@@ -45,9 +45,17 @@ def test_a_link_to_a_page_or_an_anchor_that_is_gone_is_found(tmp_path):
 def test_each_docstring_is_on_its_page_with_every_symbol(site, module):
     shown = bare(article(site, f"api/{module}.html").get_text())
     tree = ast.parse((ROOT / f"cs231n/{module}.py").read_text(encoding="utf-8"))
-    public = [node for node in tree.body if getattr(node, "name", "_")[0] != "_"]
-    missing = [docstring for node in [tree, *public] if (docstring := ast.get_docstring(node) or "")]
-    assert [docstring for docstring in missing if bare(docstring) not in shown] == []
+    docstrings = [ast.get_docstring(node) or "" for node in [tree, *public(tree)]]
+    assert [docstring for docstring in docstrings if bare(docstring) not in shown] == []
+
+
+def public(tree):
+    """The public classes, functions and methods of a module or a class."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_":
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node)
 
 
 def bare(text):
