@@ -562,13 +562,14 @@ def test_the_sites_pages_of_the_edition_hold_no_solution_and_tell_no_result(edit
 
 def test_the_edition_has_only_what_a_student_needs(edition):
     assert {path.name for path in edition.iterdir()} == {
-        ".gitignore", "LICENSE", "Makefile", "README.md", "conftest.py", "constraints.txt", "cs231n", "data",
-        "environment.yml", "grading", "notebooks", "pyproject.toml", "tests", "website",
+        ".devcontainer", ".dockerignore", ".gitignore", "Dockerfile", "LICENSE", "Makefile", "README.md", "binder",
+        "conftest.py", "constraints.txt", "cs231n", "data", "environment.yml", "grading", "notebooks", "pyproject.toml",
+        "tests", "website",
     }  # fmt: skip
     targets = subprocess.run(["make", "help"], cwd=edition, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
-        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "site", "train",
-        "clean",
+        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "site", "colab",
+        "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml", "expect.py",

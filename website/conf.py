@@ -9,7 +9,7 @@ from sphinx.transforms import SphinxTransform
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from website import docstrings, packages  # noqa: E402
+from website import colab, docstrings, packages  # noqa: E402
 
 project = "cs231n"
 author = "the cs231n pack's authors"
@@ -48,6 +48,17 @@ html_theme_options = {
     "show_toc_level": 2,
     "show_navbar_depth": 1,
 }
+if colab.repository():
+    html_theme_options |= {
+        "repository_url": colab.repository(),
+        "repository_branch": "main",
+        "use_repository_button": True,
+        "launch_buttons": {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+            "notebook_interface": "jupyterlab",
+        },
+    }
 copybutton_selector = "div.cell_input pre, :not(.output) > div.highlight > pre"
 copybutton_exclude = ".linenos, .gp"
 
