@@ -74,7 +74,8 @@ def test_the_student_edition_does_not_get_the_cell_since_it_leads_to_the_solutio
     assert "example.org" not in nbformat.writes(edition)
 
 
-def test_without_an_address_nothing_is_written(monkeypatch):
+def test_without_an_address_nothing_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(colab, "ROOT", tmp_path)  # no notebook of the pack is at stake
     monkeypatch.setattr(colab, "repository", lambda: "")
     with pytest.raises(SystemExit, match="set the repository's address first"):
         colab.main()

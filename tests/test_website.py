@@ -130,9 +130,9 @@ def test_an_archive_with_another_checksum_is_refused():
 
 def test_only_the_files_that_are_asked_for_are_kept(tmp_path):
     content = archive({"package/es5/a.js": b"1", "package/b.js": b"2", "package/../../es5/a.js": b"3"})
-    packages.extract(content, r"es5/a\.js", tmp_path / "out")
-    assert {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.js")} == {"out/es5/a.js"}
-    assert (tmp_path / "out/es5/a.js").read_bytes() == b"1"
+    packages.extract(content, r"es5/a\.js", tmp_path / "a/b/out")
+    assert {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.js")} == {"a/b/out/es5/a.js"}
+    assert (tmp_path / "a/b/out/es5/a.js").read_bytes() == b"1"
 
 
 # --- the workflow ---
