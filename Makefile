@@ -147,7 +147,7 @@ $(SET_UP): pyproject.toml constraints.txt
 # The site's own set-up, which no other target waits for.
 $(SITE_SET_UP): $(SET_UP) website/packages.py
 	@echo 'Installing what builds the site into .venv: about a minute'
-	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --no-build-isolation --editable '.[site]'
+	@$(VENV_PYTHON) -m pip install --disable-pip-version-check --constraint constraints.txt --no-build-isolation \
+	  --editable '.[site]' >.venv/install.log 2>&1 || { grep ERROR: .venv/install.log >&2; exit 1; }
 	@$(VENV_PYTHON) -m website.packages
 	@touch $@
