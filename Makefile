@@ -31,8 +31,7 @@ help: ## this text
 
 install: $(SET_UP) ## only set up .venv: the pinned packages, and this one, editable
 
-lab: $(SET_UP) ## get the data and open JupyterLab on the first notebook
-	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
+lab: $(SET_UP) ## open JupyterLab on the first notebook; the first cell that needs the data gets it
 	@if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	case "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" in Linux) blind=--no-browser;; esac; \
 	exec $(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) \

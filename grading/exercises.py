@@ -33,6 +33,11 @@ class Exercise:
         return int(self.id.split(".")[0])
 
     @property
+    def uses_torch(self):
+        """Whether its code is written in PyTorch."""
+        return any(name.startswith("pytorch_") for name in self.functions)
+
+    @property
     def points(self):
         return sum(self.parts.values())
 

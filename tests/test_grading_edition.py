@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 import types
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
 REFERENCE = cut_code.modules(ROOT)
 HIDDEN = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text())
+FOLDED = {"jupyter": {"source_hidden": True}}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,7 @@ def test_autoreload_reaches_each_function_since_no_decorator_keeps_an_older_one(
 def test_a_method_that_is_saved_is_used_at_the_next_call_in_the_same_kernel(edition, tmp_path):
     copy = shutil.copytree(edition, tmp_path / "copy")
     first = """
+from itertools import pairwise
 from pathlib import Path
 import numpy as np
 from cs231n.trainer import Solver
@@ -246,7 +249,7 @@ def test_the_notebooks_hold_no_output_no_solution_and_each_exercise_once(edition
         notebook = nbformat.read(file, 4)
         nbformat.validate(notebook)
         for cell in notebook.cells:
-            assert not cell.metadata
+            assert cell.metadata in ({}, FOLDED)
             assert not cell.get("outputs")
             assert cell.get("execution_count") is None
         graded += [cell.source.split()[1] for cell in notebook.cells if cell.source.startswith("%grade")]
@@ -281,6 +284,27 @@ def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     assert {"words", "d"}.isdisjoint(sources)
     assert sources["grade-1-1"] == "%grade 1.1"
     assert "(2 points)" in sources["exercise-1-1"]
+
+
+def test_the_code_that_answers_a_prediction_is_folded_up_to_the_next_text():
+    markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    cells = [
+        code("before"), markdown("**Predict** it.", metadata={"tags": ["prediction"]}), code("run"),
+        code("solved", metadata={"tags": ["solution"], "student": "drawn"}), markdown("So."), code("after"),
+    ]  # fmt: skip
+    cut = cut_notebooks.cut(nbformat.v4.new_notebook(cells=cells), [])
+    folded = {cell.source: cell.metadata == FOLDED for cell in cut.cells if cell.cell_type == "code"}
+    assert folded == {cut_notebooks.SET_UP: False, "before": False, "run": True, "drawn": True, "after": False}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("0*.ipynb")), ids=lambda file: file.stem)
+def test_each_prediction_has_its_tag_and_code_below_it(file):
+    cells = nbformat.read(file, 4).cells
+    for cell, following in pairwise(cells):
+        asks = re.search(r"^\*\*Predict\b(?!ing)|\*A prediction: ", cell.source, re.MULTILINE) is not None
+        tagged = "prediction" in cell.metadata.get("tags", [])
+        assert cell.cell_type == "code" or asks == tagged, cell.source
+        assert not tagged or following.cell_type == "code", following.source
 
 
 def test_a_notebook_that_colab_saved_is_cut_as_well():

@@ -145,6 +145,13 @@ def test_a_relative_data_folder_is_that_of_make_in_a_notebook_too(copy, monkeypa
 
 
 @needs_make
+def test_the_lab_opens_without_waiting_for_the_data(copy):
+    write_script(copy / VENV_PYTHON, '[ "$1" = -c ] && exit 0\necho "$2"')
+    (copy / ".venv/.set-up").write_text(f"{os.path.realpath(copy)}\n")
+    assert make("-s", "lab", folder=copy).stdout == "jupyterlab\n"
+
+
+@needs_make
 def test_make_alone_explains_every_target():
     done = make()
     assert done.returncode == 0

@@ -7,6 +7,8 @@ The cells' tags say what to do:
                 what the step asks for, become "1. $dx =$ ____"; the others are given
     question    below each question (a paragraph that starts with "*Question") there is room for an answer, and the cell
                 ends; what follows is a cell of its own
+    prediction  the text asks what the next cells will show, so the code below it, up to the next text, is folded: the
+                code, and the alternative text of its figure, would give the answer away
 
 The edition has no outputs and no tags.
 """
@@ -28,7 +30,8 @@ SET_UP_WORDS = """\
 This is the student edition. You write the functions in `cs231n/`, one or two at a time; until then, each raises an
 error that says what to write. Thanks to the next cell, the notebook uses a file as soon as you save it. Then `%grade`
 checks what you wrote. Where a step of a derivation has a blank, ____, it is yours: double-click the text, and fill
-it in."""
+it in. Where you are asked for a prediction, the code below is folded: run it once you have written yours down, and
+click on its three dots to read it."""
 
 
 def cut(notebook, exercises):
@@ -38,9 +41,13 @@ def cut(notebook, exercises):
     """
     notebook = nbformat.from_dict(notebook)
     insertions = _insertions(notebook, exercises)
-    cells = []
+    cells, folded, predicted = [], set(), False
     for i, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "markdown":
+            predicted = "prediction" in tags
+        elif predicted:
+            folded.add(cell.id)
         if "derivation" in tags:
             cell.source = _with_blanks(cell)
         if "solution" not in tags:
@@ -49,7 +56,7 @@ def cut(notebook, exercises):
             cells.append(_cell("code", cell.id, cell.metadata.student))
         cells += insertions.get(i, [])
     for cell in cells:
-        cell.metadata = {}
+        cell.metadata = {"jupyter": {"source_hidden": True}} if cell.id in folded else {}
     notebook.cells = cells
     notebook.metadata = {name: notebook.metadata.get(name, PYTHON[name]) for name in PYTHON}
     notebook, _ = ClearOutputPreprocessor(enabled=True).preprocess(notebook, {})

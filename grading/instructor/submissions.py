@@ -204,7 +204,7 @@ class Run:
 
 def _try_sandbox(exercises, seconds, memory, unsandboxed):
     """Raise ValueError if the sandbox does not start, as with a Python that needs files outside of its own folders."""
-    for exercise in {e.notebook == 5: e for e in exercises}.values():
+    for exercise in {e.uses_torch: e for e in exercises}.values():
         command = sandbox.command(exercise, [], seconds, memory, unsandboxed)
         run = subprocess.run(command, input=b"", capture_output=True, env=ENVIRONMENT)
         if run.returncode:
