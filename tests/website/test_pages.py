@@ -27,6 +27,11 @@ def test_no_link_is_broken(site):
     assert links.broken(site) == []
 
 
+def test_no_page_names_the_folder_that_the_site_was_built_in(site):
+    pages = [file for file in site.rglob("*.html") if str(ROOT) in file.read_text(encoding="utf-8")]
+    assert pages == []
+
+
 def test_a_link_to_a_page_or_an_anchor_that_is_gone_is_found(tmp_path):
     (tmp_path / "a.html").write_text('<h1 id="top"></h1><a href="b.html#top"></a><a href="#top"></a><img src="x.png">')
     (tmp_path / "b.html").write_text('<a href="a.html#top"></a><a href="a.html#bottom"></a><a href="c.html"></a>')
