@@ -13,6 +13,7 @@ class Exercise:
     """An exercise.  functions: "module.function" -> what it returns; parts: check -> points; the rest: see the file.
 
     hand_in: the name of a file in the project's folder, such as "my_net.npz", that is checked in place of functions.
+    beside: the name of another one that is handed in with it; it may be absent.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Exercise:
     after: str | None = None
     minutes: int = 20
     hand_in: str | None = None
+    beside: str | None = None
 
     @property
     def notebook(self):
@@ -36,6 +38,11 @@ class Exercise:
     def uses_torch(self):
         """Whether its code is written in PyTorch."""
         return any(name.startswith("pytorch_") for name in self.functions)
+
+    @property
+    def hand_ins(self):
+        """The names of its files of data."""
+        return [name for name in (self.hand_in, self.beside) if name]
 
     @property
     def points(self):

@@ -492,7 +492,8 @@ BACKWARD = [
     for exercise in EXERCISES.values()
     for part in exercise.parts
     if part == "col2im" or any(word in part for word in ("backward", "gradient", "graph", "closed_form", "conv_d"))
-    if not part.endswith("_steps")  # shown step by step, on small arrays
+    # Steps are shown on small arrays, answers are numbers, and the nodes of a graph have no forward to run again.
+    if not part.endswith(("_steps", "_numbers", "of_a_graph"))
 ]
 
 

@@ -19,8 +19,9 @@ utils
 softmax_net fully_connected_net cnn_model trainer
 experiments scoreboard choices answers handin
 plots
-pytorch_vision pytorch_device pytorch_loops pytorch_resnet pytorch_optim pytorch_files pytorch_data pytorch_recipes
-pytorch_step pytorch_proxy pytorch_training pytorch_predict pytorch_bench pytorch_ablation pytorch_cifar10
+pytorch_vision pytorch_device pytorch_loops pytorch_resnet pytorch_handin pytorch_optim pytorch_files pytorch_data
+pytorch_recipes pytorch_step pytorch_proxy pytorch_training pytorch_predict pytorch_bench
+pytorch_ablation pytorch_cifar10
 __init__
 """.split()  # noqa: SIM905
 NUMPY_ONLY = ORDER[: ORDER.index("plots")]
