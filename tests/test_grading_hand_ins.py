@@ -87,7 +87,9 @@ class Evil:
     ids=["stored", "deflated", "float64-by-columns"],
 )
 def test_a_good_net_earns_both_points(result, content):
-    assert result(NET, content).earned == 2
+    found = result(NET, content)
+    assert found.earned == 2
+    assert found.note.startswith("the net is right on ")
 
 
 def test_a_first_net_earns_one_point_and_a_linear_one_none(result, monkeypatch):
@@ -95,6 +97,11 @@ def test_a_first_net_earns_one_point_and_a_linear_one_none(result, monkeypatch):
     shown = result(NET, npz())
     assert (shown.earned, shown.open) == (1, False)
     assert "and 90% are worth another point" in shown.hint
+    assert "more images or a penalty" in shown.answer
+    monkeypatch.setattr(challenges, "PLAIN", 0.9)
+    shown = result(NET, npz())
+    assert shown.earned == 0
+    assert "give the net hidden layers" in shown.answer
     rng = np.random.default_rng(0)
     untrained = {"W1": rng.standard_normal((3072, 10)), "b1": np.zeros(10), "W2": None, "b2": None}
     shown = result(NET, npz(**untrained))
