@@ -23,7 +23,7 @@ RANGES = {"learning_rate": 10.0, "weight_scale": 10.0}  # the largest values tha
 CHANCE = "10 % is chance: train the net, and let it take pixels from 0 to 255, as save_net sees to"
 TOO_LOW = "where the training accuracy is as low, give the net hidden layers, more images or more epochs"
 NOT_YET_GOOD = "where the training accuracy is far higher, use more images or a penalty; where it is not, more epochs"
-PICTURES, PLAIN, GOOD = 5000, 0.42, 0.55  # how many are drawn, and the accuracies for one point and for two
+PICTURES, PLAIN, GOOD = 5000, 0.42, 0.64  # how many are drawn, and the accuracies for one point and for two
 
 TEXTS, SHORTEST, LONGEST = ("question", "setting", "change"), 15, 2000  # characters
 HIGH_OR_LOW = "On which side of 0 is the interval, and is your number a loss, of which less is better, or an accuracy?"
@@ -101,8 +101,9 @@ def good_net(hand_in):
     """One point for a net that a first attempt reaches, and two for a good one.
 
     Measured on 9,999 new pictures, means of three seeds: untrained 11 %, linear 28 %, two hidden layers of 100 units at
-    common settings 47 to 49 %, a single hidden layer at chosen settings 54 to 61 %.  On 5,000 pictures, the standard
-    error of an accuracy near one half is 0.7 percentage points.
+    common settings 47 to 49 %, the net and settings of section 1.7 on 49,000 pictures 61 %, a single hidden layer at
+    chosen settings 64 to 68 %.  On 5,000 pictures, the standard error of an accuracy near one half is 0.7 percentage
+    points.
     """
     try:
         layers = _layers(hand_ins.arrays(hand_in.content))

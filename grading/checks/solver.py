@@ -13,8 +13,7 @@ DRAWN = "num_samples examples are drawn, without replacement"
 KEPT = "at each best accuracy, a copy of all that _model_arrays gives goes into _best, running statistics included"
 BEST = "best_val_acc is the largest validation accuracy so far; the first one counts even if it is 0"
 AT_A_TIE = "at a tie, the earlier net stays"
-DRAWS = "a step finds its batch from self.step and its epoch's shuffle alone: after resume, _order is None, also in the "
-DRAWS += "middle of an epoch"
+DRAWS = "a step finds its batch from self.step and its epoch's shuffle alone: after resume, _order is None"
 SAMPLED = "self._rng(SAMPLE, self.epoch) draws the sample: a run that is resumed has to draw the same one again"
 SHAPES = {"W1": (2, 3), "b1": (3,), "gamma1": (1,)}
 
