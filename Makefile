@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 SET_UP := .venv/.set-up
+SITE_SET_UP := .venv/.set-up-site
 FIRST := notebooks/01_fully_connected_nets.ipynb
 
 # Whatever the user's settings, figures are drawn in the notebook, and its kernel is this environment's own.
@@ -18,7 +19,7 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks bench train lint clean
+.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site colab bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -79,6 +80,15 @@ notebooks: $(SET_UP) ## execute every notebook in place, and keep the outputs
 	@$(VENV_PYTHON) -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
 	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
+site: $(SITE_SET_UP) ## build the site into dist/site, with PDFs of the notebooks if there is a Chromium to print them
+	@$(VENV_PYTHON) -m website.build $(SITE_ARGS)
+
+test-site: site ## find the site's broken links, and test its pages in a headless Chromium if there is one
+	@$(VENV_PYTHON) -m pytest tests/website $(TEST_ARGS)
+
+colab: $(SET_UP) ## write a first cell into each notebook that gets the pack in Colab
+	@$(VENV_PYTHON) -m website.colab
+
 bench: $(SET_UP) ## measure speed, and PyTorch's on the same threads
 	@for file in tests/benchmarks/test_*.py; do \
 	  $(VENV_PYTHON) -m pytest $$file --benchmark-only $(BENCH_ARGS) || failed=1; \
@@ -132,3 +142,11 @@ $(SET_UP): pyproject.toml constraints.txt
 	  echo "make: pip failed: $${why:-$$(tail -n 1 .venv/install.log)} (full log: .venv/install.log; make continues from here)" >&2; \
 	  exit 1; }
 	@pwd -P >$(SET_UP)
+
+# The site's own set-up, which no other target waits for.
+$(SITE_SET_UP): $(SET_UP) website/packages.py
+	@echo 'Installing what builds the site into .venv: about a minute'
+	@$(VENV_PYTHON) -m pip install --disable-pip-version-check --constraint constraints.txt --no-build-isolation \
+	  --editable '.[site]' >.venv/install.log 2>&1 || { grep ERROR: .venv/install.log >&2; exit 1; }
+	@$(VENV_PYTHON) -m website.packages
+	@touch $@

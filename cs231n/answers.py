@@ -94,3 +94,116 @@ def variance_ratio_at_test_time():
     The units are those of a ReLU whose input is standard normal.
     """
     return (1 / 2 - 1 / (2 * math.pi)) / (1 / (2 * 0.8) - 1 / (2 * math.pi))
+
+
+# --- notebook 04 ---
+
+
+def two_small_filters():
+    """Question 4.1, in numbers.  Two convolutions with 3 x 3 filters, 16 channels all along, follow each other.
+
+    Both have stride 1 and no biases.  Returns how many pixels wide the square is that one output of the second depends
+    on, the number of weights of the pair, and that of a single layer, from 16 channels to 16, that sees as much.
+    """
+    return 5, 2 * 16 * 16 * 3 * 3, 16 * 16 * 5 * 5
+
+
+def strided_convolution():
+    """A convolution of x (100, 3, 32, 32) with 16 filters of 5 x 5, at stride 2 and pad 1.
+
+    Returns the number of rows of its output, the number of entries of X_col for the whole batch, and the number of
+    multiplications of the matrix product.
+    """
+    return 15, 3 * 25 * 100 * 15 * 15, 16 * 3 * 25 * 100 * 15 * 15
+
+
+def a_second_convolution():
+    """The net: 16 filters of 5 x 5 at pad 2, ReLU, 2 x 2 max-pool, affine layer of 100 units, ReLU, affine layer.
+
+    It takes images of 3 x 32 x 32 numbers.  A second convolution, 32 filters of 3 x 3 at pad 1, with ReLU and 2 x 2
+    max-pool, follows the first pool.  Returns the number of its weights and biases, and the number of weights of the
+    layer of 100 units, after the change over before.
+    """
+    return 32 * 16 * 3 * 3 + 32, (32 * 8 * 8) / (16 * 16 * 16)
+
+
+def ties_after_a_relu():
+    """A 2 x 2 window of a feature map after a ReLU, whose inputs are independent and symmetric about 0.
+
+    Returns the probability that all four of its pixels are 0.  And if they are: the sum of the four slopes of the
+    window's maximum that central differences measure, one for each pixel of the map after the ReLU.
+    """
+    return 1 / 16, 2
+
+
+# --- notebook 05 ---
+
+
+def running_variances():
+    """Section 5.1.  In each of 10 training batches of 16 examples, the biased variance of a feature is 4.
+
+    Returns the running variance that the batch norm of notebook 02 then has, at momentum 0.9 and from a start of 0, and
+    the one that PyTorch has, at momentum 0.1 and from a start of 1.
+    """
+    kept = 0.9**10
+    return 4 * (1 - kept), kept + (1 - kept) * 4 * 16 / 15
+
+
+def thirty_sums():
+    """Section 5.2.  A program with autograd computes h = h + h, thirty times, and then calls backward.
+
+    Returns the gradient of the last h with respect to the first, and how often backward calls the backward function of
+    a sum.
+    """
+    return 2**30, 30
+
+
+def length_of_a_gradient():
+    """Section 5.3.  In each of 16 residual blocks J^T dy is orthogonal to dy, and twice as long.
+
+    Returns the factor by which the gradient is longer at the first block's input than at the last block's output.
+    """
+    return math.sqrt(1 + 2**2) ** 16
+
+
+def reach_of_the_last_stage():
+    """Question 5.4, in numbers: how many pixels to each side of its own place does a last stage's output depend on?
+
+    The net is `ResNet((64, 128, 256, 512), blocks=2)`: its convolutions are 3 x 3, those of the shortcuts 1 x 1, and
+    each stage but the first begins with stride 2.  Images are so large that their border does not matter.
+    """
+    return 1 + 4 + (1 + 3 * 2) + (2 + 3 * 4) + (4 + 3 * 8)
+
+
+def one_large_filter():
+    """Question 5.4, in numbers.  A residual block gets one 5 x 5 convolution in place of its two of 3 x 3.
+
+    There are C channels throughout.  Returns the number of weights of its convolutions, after the change over before.
+    """
+    return 25 / 18
+
+
+def versions_of_a_picture():
+    """Section 5.5.  Crops of a picture that is padded by 4 pixels, mirrored or not, give 162 equally likely versions.
+
+    Returns the first number of epochs after which at least half of the pictures have been shown twice in one of their
+    versions, and the expected number of different versions of a picture that 30 epochs show.
+    """
+    return 16, 162 * (1 - (161 / 162) ** 30)
+
+
+def descent_with_noise():
+    """Section 5.6.  SGD on the loss x^2 / 2, with the learning rate eta: x <- x - eta (x + noise).
+
+    Returns the first number of steps after which x^2 is below 1 % of its start, for eta = 0.1 and without noise; and
+    the limit of the mean of x^2 for eta = 0.2 and noise of mean 0 and variance 1, independent from step to step.
+    """
+    return math.ceil(math.log(0.01) / math.log(0.9**2)), 0.2 / (2 - 0.2)
+
+
+def without_zero_grad():
+    """Question 5.7, in numbers.  Plain SGD, with the same gradient in each step, and a loop that never resets it.
+
+    Returns how many times as far as it should w has moved after 10 steps.
+    """
+    return sum(range(1, 11)) / 10

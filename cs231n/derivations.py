@@ -1,14 +1,15 @@
-"""The derivations of notebooks 01 to 03 as code: each function takes the steps one at a time, one operation a line.
+"""The derivations of notebooks 01 to 04 as code: each function takes the steps one at a time, one operation a line.
 
 Forward comes first, then backward through the same lines from the last to the first; dname is the gradient of the loss
 with respect to name, and has its shape.  A function returns a dict from the names in its docstring to their values, in
 that order.  Further names do no harm, so `return locals()` is one way to write it.
 
-These functions are for reading and checking; the layers in `layers`, `batchnorm` and `dropout` do the same in fewer
-lines and less memory.  Arrays are float32 or float64, and results have the dtype of x.
+These functions are for reading and checking; the layers in `layers`, `batchnorm`, `dropout` and `conv_layers` do the
+same in fewer lines or less memory.  Arrays are float32 or float64, and results have the dtype of x.
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from cs231n.arguments import check_floats
 
@@ -164,3 +165,32 @@ def dropout_steps(x, p, uniform, dout):
     dkept = dout / p  # out = kept / p
     dx = dkept * mask  # kept = x * mask; the mask is drawn, not computed, so it has no gradient
     return {"mask": mask, "kept": kept, "out": out, "dkept": dkept, "dx": dx}
+
+
+def conv_steps(x, w, b, conv_param, dout):
+    """The steps of a convolution: notebook 04, sections 4.1 and 4.2.
+
+    x (N, C, H, W), w (F, C, KH, KW), b (F,), dout (N, F, H_out, W_out) float.  conv_param: a dict of stride and pad.
+    xp is x in its frame of zeros, with HP = H + 2 pad rows and WP = W + 2 pad columns.  windows[n, c, i, j] is the part
+    of xp[n, c] that the filters look at for the output at i, j.  Returns a dict of
+      xp (N, C, HP, WP), windows (N, C, H_out, W_out, KH, KW), out (N, F, H_out, W_out);
+      db (F,), dw (F, C, KH, KW), dwindows (N, C, H_out, W_out, KH, KW), dxp (N, C, HP, WP), dx (N, C, H, W).
+    """
+    check_floats(x=x, w=w, b=b, dout=dout)
+    s, pad = conv_param["stride"], conv_param["pad"]
+    (H, W), (KH, KW), (H_out, W_out) = x.shape[2:], w.shape[2:], dout.shape[2:]
+    xp = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    windows = sliding_window_view(xp, (KH, KW), axis=(2, 3))[:, :, ::s, ::s]
+    out = np.einsum("ncijpq,fcpq->nfij", windows, w) + b[:, None, None]
+
+    db = dout.sum(axis=(0, 2, 3))  # every output of filter f has the term b[f]
+    dw = np.einsum("nfij,ncijpq->fcpq", dout, windows)  # a weight is used at every n, i, j
+    dwindows = np.einsum("nfij,fcpq->ncijpq", dout, w)  # a window is seen by every filter
+    dxp = np.zeros_like(xp)
+    for p, q in np.ndindex(KH, KW):  # a pixel is in several windows
+        dxp[:, :, p : p + s * H_out : s, q : q + s * W_out : s] += dwindows[..., p, q]
+    dx = dxp[:, :, pad : pad + H, pad : pad + W]
+    return {
+        "xp": xp, "windows": windows, "out": out,
+        "db": db, "dw": dw, "dwindows": dwindows, "dxp": dxp, "dx": dx,
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Write what is handed in beside the code: a trained net, and an ablation of your own."""
+"""Write what is handed in beside the code: trained nets, a list of attempts, and an ablation of your own."""
 
 import math
 from pathlib import Path
@@ -7,10 +7,13 @@ import numpy as np
 
 from cs231n import shapes10
 from cs231n.arguments import check_count
+from cs231n.fast_layers import conv_forward_fast, max_pool_forward_fast
 from cs231n.files import atomic_write, write_json
+from cs231n.layers import affine_forward, relu_forward
 
 FOLDER = Path(__file__).parents[1]  # the project's
 NET, ABLATION = FOLDER / "my_net.npz", FOLDER / "my_ablation.json"
+CONV_NET, ATTEMPTS, RESNET = FOLDER / "my_convnet.npz", FOLDER / "my_attempts.json", FOLDER / "my_resnet.npz"
 CONCLUSIONS = "better", "worse", "no difference that these seeds show"
 # 0.975 quantiles of Student's t distribution with 1, 2, ..., 20 degrees of freedom.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -58,6 +61,164 @@ def save_net(net, mean_image, path=NET):
     arrays["b1"] -= np.ravel(mean_image).astype(np.float64) @ arrays["W1"]
     with atomic_write(path) as file:
         np.savez_compressed(file, **{name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+# --- nets of any layers ---
+
+
+def save_layers(layers, mean, std=1.0, path=CONV_NET):
+    """Write a net that is handed in layer by layer: arrays in an .npz, without pickles.
+
+    layers: the net in test mode, a list of pairs (kind, values), from the first layer to the scores:
+        ("conv", {"w": (F, C, KH, KW), "b": (F,), "stride": 1, "pad": 0})
+        ("norm", {"gamma": ..., "beta": ..., "mean": ..., "var": (C,), "eps": 1e-5}): batch norm by running statistics
+        ("relu", {})
+        ("max_pool", {"size": 2, "stride": 2})
+        ("mean", {}): over all positions, (N, C, H, W) -> (N, C)
+        ("affine", {"w": (D, M), "b": (M,)}): reads each example as a row of D numbers, as `affine_forward`
+        ("residual", {"branch": layers, "shortcut": layers}): out = branch(x) + shortcut(x); of [], shortcut(x) is x
+    mean, std: the net was trained on (pixels - mean) / std; the net in the file takes pixels from 0 to 255, since its
+    first layer does this.  mean (3,) or (3, 32, 32); std: a number or the shape of mean.
+    A norm is saved as its scale, gamma / sqrt(var + eps), and its shift, beta - mean * scale.
+    Raises ValueError for an unknown kind, and for values that are missing or too many.
+    """
+    scale = np.broadcast_to(1 / np.asarray(std, float), np.shape(mean))
+    first = {"00.norm.scale": scale, "00.norm.shift": -np.asarray(mean, float) * scale}
+    arrays = {name: _saved(value) for name, value in {**first, **_named(layers, "", 1)}.items()}
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
+VALUES = {
+    "conv": {"w", "b", "stride", "pad"},
+    "norm": {"gamma", "beta", "mean", "var", "eps"},
+    "relu": set(),
+    "max_pool": {"size", "stride"},
+    "mean": set(),
+    "affine": {"w", "b"},
+    "residual": {"branch", "shortcut"},
+}
+
+
+def _named(layers, inside, start=0):
+    """The values of layers by their names in the file, such as 03.conv.w; inside: what precedes these names."""
+    arrays = {}
+    for i, (kind, values) in enumerate(layers, start):
+        name = f"{inside}{i:02d}.{kind}"
+        if kind not in VALUES:
+            raise ValueError(f"layer {name}: wanted one of {', '.join(VALUES)}")
+        values = {"eps": 1e-5, **values} if kind == "norm" else values
+        if set(values) != VALUES[kind]:
+            raise ValueError(f"layer {name}: wanted the values {sorted(VALUES[kind])}, got {sorted(values)}")
+        if kind == "residual":
+            for side, stretch in values.items():
+                arrays |= _named(stretch, f"{name}.{side}.")
+        elif kind == "norm":
+            scale = np.asarray(values["gamma"], float) / np.sqrt(np.asarray(values["var"], float) + values["eps"])
+            arrays[f"{name}.scale"], arrays[f"{name}.shift"] = scale, values["beta"] - values["mean"] * scale
+        else:
+            arrays |= {f"{name}.{key}": value for key, value in values.items()} or {name: np.zeros(0)}
+    return arrays
+
+
+def _saved(value):
+    """A setting as int64, and floats as float32."""
+    return np.asarray(value, np.int64 if isinstance(value, int | np.integer) else np.float32)
+
+
+def layers_of(net):
+    """The layers, for `save_layers`, of a `ThreeLayerConvNet`, a `FullyConnectedNet`, or a deeper net of that kind.
+
+    net: its params W1, b1, gamma1, beta1, W2, ... are those of layers conv - [batch norm] - relu - 2x2 max-pool, where
+    W has four axes, and affine - [batch norm] - relu, where it has two; the last has no relu.  conv_param, of all
+    convolutions, and bn_params are attributes of the net.
+    Raises ValueError for a norm without running statistics, such as layer norm.
+    """
+    params, norms, layers = net.params, iter(net.bn_params), []
+    depth = sum(name.startswith("W") for name in params)
+    for i in range(1, depth + 1):
+        w = {"w": params[f"W{i}"], "b": params[f"b{i}"]}
+        convolution = w["w"].ndim == 4
+        layers.append(("conv", {**w, **net.conv_param}) if convolution else ("affine", w))
+        if f"gamma{i}" in params:
+            bn_param = next(norms)
+            if "running_mean" not in bn_param:
+                raise ValueError(f"net: wanted batch norm, which has running statistics, in layer {i}")
+            statistics = {"mean": bn_param["running_mean"], "var": bn_param["running_var"]}
+            statistics |= {"eps": bn_param.get("eps", 1e-5)}
+            layers.append(("norm", {"gamma": params[f"gamma{i}"], "beta": params[f"beta{i}"], **statistics}))
+        layers += [("relu", {})] if i < depth else []
+        layers += [("max_pool", {"size": 2, "stride": 2})] if convolution else []
+    return layers
+
+
+def scores(X, path=CONV_NET):
+    """The scores (N, 10) that the net in a file of layers gives to images, by the layers of this package.
+
+    X (N, 3, 32, 32): pixels from 0 to 255.  They are those of the net that was saved, up to rounding, if it was saved
+    as it is: compare them.
+    """
+    with np.load(path, allow_pickle=False) as saved:
+        arrays = dict(saved)
+    return _apply(arrays, np.asarray(X, np.float32))
+
+
+def _apply(arrays, x):
+    """The output of the layers whose values these are, by their names."""
+    layers = {}
+    for name, array in arrays.items():
+        index, kind, *value = name.split(".", 2)
+        layers.setdefault((index, kind), {}).update(dict.fromkeys(value, array))
+    for (_, kind), values in sorted(layers.items(), key=lambda layer: int(layer[0][0])):
+        x = FORWARD[kind](x, values)
+    return x
+
+
+def _residual(x, values):
+    sides = {"branch": {}, "shortcut": {}}
+    for name, array in values.items():
+        side, _, rest = name.partition(".")
+        sides[side][rest] = array
+    return _apply(sides["branch"], x) + _apply(sides["shortcut"], x)
+
+
+def _per_channel(x, v):
+    """v, of the shape of one example or a number for each of its channels, for a product with x (N, C, ...)."""
+    return v.reshape(*v.shape, *[1] * (x.ndim - 1 - v.ndim))
+
+
+def _max_pool(x, v):
+    size, stride = int(v["size"]), int(v["stride"])
+    return max_pool_forward_fast(x, {"pool_height": size, "pool_width": size, "stride": stride})[0]
+
+
+FORWARD = {
+    "conv": lambda x, v: conv_forward_fast(x, v["w"], v["b"], {name: int(v[name]) for name in ("stride", "pad")})[0],
+    "norm": lambda x, v: x * _per_channel(x, v["scale"]) + _per_channel(x, v["shift"]),
+    "relu": lambda x, _: relu_forward(x)[0],
+    "max_pool": _max_pool,
+    "mean": lambda x, _: x.mean(axis=(2, 3)),
+    "affine": lambda x, v: affine_forward(x, v["w"], v["b"])[0],
+    "residual": _residual,
+}
+
+
+def save_attempts(attempts, path=ATTEMPTS):
+    """Write the list of attempts that is handed in, as JSON.
+
+    attempts: a list of dicts, in the order in which you made them: settings, in words, such as "16 filters of 5 x 5,
+    2 epochs"; accuracy, on the validation set, from 0 to 1; seconds, of training.
+    Raises ValueError for other keys.
+    """
+    for attempt in attempts:
+        if set(attempt) != {"settings", "accuracy", "seconds"}:
+            raise ValueError(f"attempts: wanted settings, accuracy and seconds in each, got {sorted(attempt)}")
+    numbers = [{key: float(attempt[key]) for key in ("accuracy", "seconds")} for attempt in attempts]
+    words = [{"settings": str(attempt["settings"])} for attempt in attempts]
+    write_json(path, {"attempts": [w | n for w, n in zip(words, numbers, strict=True)]})
+
+
+# --- an ablation ---
 
 
 def welch_interval(baseline, changed):

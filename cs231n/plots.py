@@ -13,12 +13,14 @@ from itertools import cycle
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cs231n.arguments import check_count
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
+TINTS = ("white", "#9BD0F0", "#F5C98A", "#8FD8BF", "#E8B9D3")  # of these colours, lightened
 
 
 def figure(rows=1, cols=1, data=None, width=None, height=None, title=None):
@@ -326,4 +328,71 @@ def image_table(rows, titles, data=None, size=1.3):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=10)
+    return fig
+
+
+def matrix(ax, numbers, left=0, top=0, tints=None, title=None):
+    """Draw a matrix as a table of its numbers, row 0 at the top, into ax; return ax.
+
+    numbers: (rows, columns), shown as whole numbers.  left, top: the place of its corner; a cell is 1 x 1, and the y of
+    ax grows downwards.  tints: of the shape of numbers, indices of TINTS (None: white).  title: a text above it.
+    """
+    for (i, j), number in np.ndenumerate(numbers):
+        tint = TINTS[0 if tints is None else tints[i, j]]
+        ax.add_patch(Rectangle((left + j, top + i), 1, 1, facecolor=tint, edgecolor="grey"))
+        ax.text(left + j + 0.5, top + i + 0.5, f"{number:.0f}", ha="center", va="center", fontsize=9)
+    ax.text(left + np.shape(numbers)[1] / 2, top - 0.3, title or "", ha="center")
+    return ax
+
+
+def bars(ax, rows, parts, xlabel=None, marks=None):
+    """Draw a group of horizontal bars for each of the rows, the first at the top, with their values; return ax.
+
+    rows: a dict from label to values (P,), a bar for each.  parts: P labels, of the bars of a group.  marks: a dict as
+    rows, of some of its labels, whose values are drawn as black lines across the bars (None: none).  xlabel: of ax.
+    """
+    height, marks = 0.8 / len(parts), marks or {}
+    for k, (part, color, hatch) in enumerate(
+        zip(parts, cycle((COLORS[5], COLORS[4])), cycle(("", "///")), strict=False)
+    ):
+        places = np.arange(len(rows)) + (k - (len(parts) - 1) / 2) * height
+        values = [row[k] for row in rows.values()]
+        ax.barh(places, values, height, color=color, hatch=hatch, edgecolor="white", label=part)
+        for label, place, value in zip(rows, places, values, strict=True):
+            mark = marks[label][k] if label in marks else value
+            if label in marks:
+                ax.plot([mark, mark], [place - height / 2, place + height / 2], color="black", linewidth=2.5)
+            number = f"{value:.3g}" if value < 100 else f"{value:.0f}"
+            ax.text(max(value, mark), place, f"  {number}", va="center", fontsize=8)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    if len(parts) > 1:
+        ax.legend(frameon=False)
+    return ax
+
+
+def map_table(rows, titles=None, data=None, size=1.1, title=None):
+    """A table of pictures and maps; returns the figure.
+
+    rows: a dict from the label of a row to its entries, each a picture (3, H, W) in 0 to 255, or a map (H, W), which
+    has a colour scale of its own, dark where it is least and bright where it is most.  titles: above the first row
+    (None: none).  data, title: as for `figure`.  size: width of an entry, in inches.
+    """
+    columns = max(map(len, rows.values()))
+    fig, axes = figure(len(rows), columns, data, size, 1.08 * size, title)
+    axes = np.reshape(axes, (len(rows), columns))
+    for line, (label, entries) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(label, fontsize=9)
+        for ax in line[len(entries) :]:
+            ax.axis("off")
+        for ax, entry in zip(line, entries, strict=False):
+            ax.set(xticks=[], yticks=[])
+            if np.ndim(entry) == 3:
+                _show(ax, entry)
+            else:
+                ax.imshow(entry, cmap="cividis", interpolation="nearest")
+    for ax, text in zip(axes[0], titles or (), strict=False):
+        ax.set_title(text, fontsize=9)
     return fig

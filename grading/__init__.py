@@ -16,8 +16,8 @@ From the grader to the learner's code and back:
     cs231n/*.py      the learner's code, with stubs in place of the functions of other exercises that it uses; models
                      that record what they are asked come from drivers.py
 
-Two exercises are files of data, a net and an ablation: hand_ins.py reads them for their checks, and no code of the
-learner's runs.
+Four exercises are files of data, three nets and an ablation: hand_ins.py reads them for their checks, and no code of a
+learner runs.
 
 A stub sends its arguments back through the same pipe, and session.py passes them on to a second process of child.py,
 which has the correct functions: those of substitutes.py, or of the reference.

@@ -1,5 +1,7 @@
 """Objects that the checks need in the learner's process, such as a model that a Solver can train."""
 
+import weakref
+
 import numpy as np
 
 
@@ -125,6 +127,160 @@ def put_simple_blocks_in_resnet():
             return torch.einsum("oc,nchw->nohw", self.mix, x[:, :, ::stride, ::stride]).tanh()
 
     pytorch_resnet.ResidualBlock = SimpleBlock
+
+
+class GraphCount:
+    """Counts, for each call of a net with it, the graphs of earlier calls that something still holds.
+
+    left: a list of these counts.  The loss of the step before still holds one.
+    """
+
+    def __init__(self):
+        import torch  # here, since exercises in NumPy run without it
+
+        tokens = self.tokens = weakref.WeakSet()
+
+        class Watched(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.token = Token()  # it lives as long as the graph
+                tokens.add(ctx.token)
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx, dout):
+                return dout
+
+        self.watched, self.left = Watched.apply, []
+
+    def __call__(self, x):
+        self.left.append(len(self.tokens))
+        return self.watched(x)
+
+
+class Token:
+    """Something of which a weak reference can be kept."""
+
+
+class TensorNet:
+    """Scores of a net of two affine layers, a function of a dict of its tensors and x."""
+
+    def __init__(self):
+        self.graphs = GraphCount()
+
+    def __call__(self, w, x):
+        return self.graphs(x @ w["W1"] + w["b1"]).relu() @ w["W2"] + w["b2"]
+
+
+def module_net(state):
+    """A module of two affine layers, with batch norm between them, of this state.
+
+    graphs: a `GraphCount`.  modes: for each call, whether it was in training mode, and whether a graph was recorded.
+    """
+    import torch  # here, since exercises in NumPy run without it
+
+    class ModuleNet(torch.nn.Module):
+        def __init__(self, D, H, C):
+            super().__init__()
+            self.first, self.norm, self.last = (
+                torch.nn.Linear(D, H),
+                torch.nn.BatchNorm1d(H),
+                torch.nn.Linear(H, C),
+            )
+            self.graphs, self.modes = GraphCount(), []
+
+        def forward(self, x):
+            self.modes.append([self.training, torch.is_grad_enabled()])
+            return self.last(self.norm(self.graphs(self.first(x))).relu())
+
+    (H, D), C = state["first.weight"].shape, len(state["last.weight"])
+    net = ModuleNet(D, H, C).double()
+    net.load_state_dict(state)
+    return net
+
+
+class Epochs:
+    """Batches of several epochs: steps, their number in an epoch, and epoch(number), which yields those of one."""
+
+    def __init__(self, batches):
+        self.batches, self.steps = batches, len(batches[0])
+
+    def epoch(self, number):
+        yield from self.batches[number]
+
+
+def falling_rate():
+    """A schedule: a function of the fraction of the run that is done."""
+    return lambda progress: (1.1 - progress) ** 2
+
+
+def sgd(net, lr, momentum):
+    """An optimizer of torch.optim."""
+    import torch  # here, since exercises in NumPy run without it
+
+    return torch.optim.SGD(net.parameters(), lr, momentum)
+
+
+def put_results_in_place_of_accuracy(results):
+    """Let `pytorch_loops.accuracy` return these, one after another."""
+    from cs231n import pytorch_loops  # here, since each `load` brings another cs231n
+
+    left = list(results)
+    pytorch_loops.accuracy = lambda model, batches: left.pop(0)
+
+
+class Graph:
+    """A graph of the learner's nodes, each with a name, with operations of its own.
+
+    recipe: a dict from name to (operation, *names of its inputs), in order.  leaves: a dict from name to an array.
+    calls: how often the backward of each of the recipe's nodes has run.
+    """
+
+    def __init__(self, recipe, leaves):
+        from cs231n import autograd  # here, since each `load` brings another cs231n
+
+        self.autograd, self.recipe, self.calls = autograd, recipe, dict.fromkeys(recipe, 0)
+        self.nodes = {name: autograd.Node(value) for name, value in leaves.items()}
+        for name, (operation, *inputs) in recipe.items():
+            self.nodes[name] = self._node(name, operation, [self.nodes[source] for source in inputs])
+
+    def _node(self, name, operation, nodes):
+        values = [node.value for node in nodes]
+        out, slopes = OPERATIONS[operation](*values)
+
+        def backward(dout):
+            self.calls[name] += 1
+            grads = tuple(dout if slope is None else dout * slope for slope in slopes)
+            for grad in grads:
+                grad.flags.writeable = False  # a backward may return one array for two inputs
+            return grads
+
+        return self.autograd.Node(out, nodes, backward)
+
+    def order(self, last):
+        """The names of the nodes in the order that in_order finds."""
+        names = {id(node): name for name, node in self.nodes.items()}
+        found = self.autograd.in_order(self.nodes[last])
+        return [names.get(id(node), "another node") for node in found] if isinstance(found, list) else None
+
+    def backward(self, last):
+        """Call backward, for which the order is that of the recipe."""
+        needed = {self.nodes[last]}
+        for node in reversed(self.nodes.values()):
+            needed.update(node.inputs if node in needed else ())
+        order = [node for node in self.nodes.values() if node in needed]
+        self.autograd.in_order = lambda node: list(order)
+        self.autograd.backward(self.nodes[last])
+
+    def grads(self, names):
+        return {f"d{name}": self.nodes[name].grad for name in names}
+
+
+OPERATIONS = {  # out, and the slope for each input; None: 1
+    "add": lambda a, b: (a + b, (None, None)),
+    "mul": lambda a, b: (a * b, (b, a)),
+    "tanh": lambda a: (np.tanh(a), (1 - np.tanh(a) ** 2,)),
+}
 
 
 def global_number():

@@ -13,6 +13,7 @@ class Exercise:
     """An exercise.  functions: "module.function" -> what it returns; parts: check -> points; the rest: see the file.
 
     hand_in: the name of a file in the project's folder, such as "my_net.npz", that is checked in place of functions.
+    beside: the name of another one that is handed in with it; it may be absent.
     """
 
     id: str
@@ -26,11 +27,22 @@ class Exercise:
     after: str | None = None
     minutes: int = 20
     hand_in: str | None = None
+    beside: str | None = None
 
     @property
     def notebook(self):
         """The number of its notebook, from 1 to 5."""
         return int(self.id.split(".")[0])
+
+    @property
+    def uses_torch(self):
+        """Whether its code is written in PyTorch."""
+        return any(name.startswith("pytorch_") for name in self.functions)
+
+    @property
+    def hand_ins(self):
+        """The names of its files of data."""
+        return [name for name in (self.hand_in, self.beside) if name]
 
     @property
     def points(self):

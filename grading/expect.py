@@ -22,11 +22,14 @@ MADE_FLOAT64 = f"{OF_THE_INPUT}; np.zeros and np.ones without a dtype make float
 
 
 class Wrong(Exception):
-    """A result is wrong.  Its text says what and where; mistake: a `Hint`, or the words for a known one, or ""."""
+    """A result is wrong.  Its text says what and where; mistake: a `Hint`, or the words for a known one, or "".
 
-    def __init__(self, text, mistake=""):
+    lost: how many points it costs where it is a small fault.
+    """
+
+    def __init__(self, text, mistake="", lost=1):
         super().__init__(text)
-        self.mistake = mistake
+        self.mistake, self.lost = mistake, lost
 
 
 _right = contextvars.ContextVar("what was compared so far and is right", default=None)
@@ -43,11 +46,11 @@ def small_faults():
         _faults.reset(before)
 
 
-def small_fault(text, mistake=""):
-    """A fault that costs one point of its exercise, and not all points of its part; the check goes on."""
+def small_fault(text, mistake="", lost=1):
+    """A fault that costs one point of its exercise, or `lost`, and not all points of its part; the check goes on."""
     if _faults.get() is None:
         raise Wrong(text, mistake)
-    _faults.get().append(Wrong(text, mistake))
+    _faults.get().append(Wrong(text, mistake, lost))
 
 
 @contextlib.contextmanager

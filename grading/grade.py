@@ -148,7 +148,9 @@ def _grade_part(exercise, part, session, attempts, seed):
             failures.append(Wrong(f"the result is not what the docstring promises: {error}", RETURNED))
     result = Result(part, exercise.parts[part], seconds=time.perf_counter() - start)
     if not failures:
-        return _explained(replace(result, lost=1), faults[0], right) if faults else replace(result, note=note or "")
+        if faults:
+            return _explained(replace(result, lost=faults[0].lost), faults[0], right)
+        return replace(result, note=note or "")
     shown = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
     return _explained(replace(result, open=getattr(shown, "open", False)), shown, right)
 
@@ -170,10 +172,10 @@ def _learner(exercise, session, tree, substitutes, rng):
     if not exercise.hand_in:
         session.load(tree, substitutes)
         return Learner(session, rng)
-    content = hand_ins.read(Path(tree, exercise.hand_in))
+    content, *beside = (hand_ins.read(Path(tree, name)) for name in exercise.hand_ins)
     if content is None:
         raise Failed("NotImplementedError", exercise.messages[0])
-    return hand_ins.HandIn(content, rng)
+    return hand_ins.HandIn(content, rng, *beside)
 
 
 @contextlib.contextmanager

@@ -19,16 +19,20 @@ from grading.expect import Wrong, require
 LARGEST = 8 << 20  # bytes of a file, and of all its arrays
 LARGEST_JSON = 64 << 10
 MOST_ARRAYS = 40
-FLOATS = "<f4", "<f8"
+FLOATS, INTEGERS = ("<f4", "<f8"), ("<i8",)
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
 class HandIn:
-    """What a check looks at: the bytes of a file, and the `numpy.random.Generator` that the check draws from."""
+    """What a check looks at: the bytes of a file, and the `numpy.random.Generator` that the check draws from.
+
+    beside: the bytes of the other file that the exercise asks for, if it asks for one and it is there.
+    """
 
     content: bytes
     rng: np.random.Generator
+    beside: bytes | None = None
 
 
 def read(path):
@@ -49,8 +53,8 @@ def read(path):
     return content
 
 
-def arrays(content):
-    """Name -> array of float32 or float64, with one axis or two, from the bytes of an .npz.
+def arrays(content, most=MOST_ARRAYS, dtypes=FLOATS, axes=(1, 2)):
+    """Name -> array from the bytes of an .npz: at most so many, of these dtypes, each with one of these counts of axes.
 
     Raises `Wrong` for pickled objects and other dtypes, sizes that are not those of the bytes, and too many bytes.
     """
@@ -58,16 +62,17 @@ def arrays(content):
         with zipfile.ZipFile(io.BytesIO(content)) as zipped:
             entries = zipped.infolist()
             names = [entry.filename.removesuffix(".npy") for entry in entries]
-            require(len(entries) <= MOST_ARRAYS, f"it holds {len(entries)} arrays, expected {MOST_ARRAYS} at most")
+            require(len(entries) <= most, f"it holds {len(entries)} arrays, expected {most} at most")
             require(len(set(names)) == len(names), "two of its arrays have the same name")
             size = sum(entry.file_size for entry in entries)
             require(size <= LARGEST, f"its arrays have {size} bytes, expected {LARGEST} at most")
-            return {name: _array(name, _unpacked(zipped, entry)) for name, entry in zip(names, entries, strict=True)}
+            contents = [_unpacked(zipped, entry) for entry in entries]
+            return {name: _array(name, *its, dtypes, axes) for name, *its in zip(names, contents, strict=True)}
     except Wrong:
         raise
     except Exception as error:  # a damaged zip may raise many
         raise Wrong(
-            f"it is not an .npz that can be read ({type(error).__name__}): write it by handin.save_net"
+            f"it is not an .npz that can be read ({type(error).__name__}): write it by a function of handin"
         ) from error
 
 
@@ -79,12 +84,13 @@ def _unpacked(zipped, entry):
         return file.read(entry.file_size)
 
 
-def _array(name, content):
+def _array(name, content, dtypes, axes):
     """An array from the bytes of an .npy."""
     file = io.BytesIO(content)
     shape, by_columns, dtype = HEADERS[np.lib.format.read_magic(file)](file)
-    require(dtype.str in FLOATS, f"{name} has the dtype {dtype}, expected float32 or float64")
-    require(1 <= len(shape) <= 2, f"{name} has {len(shape)} axes, expected one or two")
+    wanted = " or ".join(np.dtype(allowed).name for allowed in dtypes)
+    require(dtype.str in dtypes, f"{name} has the dtype {dtype}, expected {wanted}")
+    require(len(shape) in axes, f"{name} has {len(shape)} axes, expected {' or '.join(map(str, axes))}")
     data = content[file.tell() :]
     right = all(n >= 0 for n in shape) and math.prod(shape) * dtype.itemsize == len(data)
     require(right, f"{name} says it has the shape {shape}, and has {len(data)} bytes")
@@ -97,8 +103,8 @@ def values(content):
     try:
         found = json.loads(content.decode(), parse_constant=_refused)
     except (ValueError, RecursionError) as error:
-        raise Wrong(f"it is not JSON ({type(error).__name__}): write it by handin.save_ablation") from error
-    require(isinstance(found, dict), "expected a dict, as handin.save_ablation writes")
+        raise Wrong(f"it is not JSON ({type(error).__name__}): write it by a function of handin") from error
+    require(isinstance(found, dict), "expected a dict, as the function of handin writes")
     return found
 
 

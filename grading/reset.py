@@ -46,8 +46,8 @@ def main(argv=None, root=edition.ROOT):
         exercises = read()[0]
         if word not in exercises:
             raise ValueError(f"expected EXERCISE=, one of {', '.join(exercises)}; got {word!r}")
-        if file := exercises[word].hand_in:
-            raise ValueError(f"exercise {word} is a file that you hand in: delete {file}, or write it again")
+        if files := " and ".join(exercises[word].hand_ins):
+            raise ValueError(f"exercise {word} is handed in as data: delete {files}, or write it again")
         for line in reset(root, exercises[word]):
             print(line)
     except (OSError, ValueError) as error:

@@ -61,7 +61,7 @@ class Session:
 
     def use(self, exercise):
         """Run code for this exercise from now on.  Those in PyTorch have a process of another kind."""
-        kind = "torch" if exercise.notebook == 5 else "numpy"
+        kind = "torch" if exercise.uses_torch else "numpy"
         if kind != self.kind:
             self._end()
         self.exercise, self.kind, self.end = exercise.id, kind, None

@@ -14,10 +14,12 @@ from cs231n.batchnorm import (
     layernorm_backward,
     layernorm_forward,
 )
+from cs231n.conv_layers import conv_backward_naive, conv_forward_naive
 from cs231n.derivations import (
     affine_softmax_steps,
     batchnorm_closed_form_steps,
     batchnorm_steps,
+    conv_steps,
     dropout_steps,
     layernorm_steps,
 )
@@ -25,11 +27,17 @@ from cs231n.dropout import dropout_backward, dropout_forward
 from cs231n.layers import affine_backward, affine_forward, softmax_loss
 
 SIZES = {"N": 6, "D": 4, "C": 3}
+CONV_SIZES = {"N": 2, "C": 3, "H": 5, "W": 6, "HP": 7, "WP": 8, "F": 4, "KH": 3, "KW": 2, "H_out": 3, "W_out": 4}
 EPS, P = 1e-5, 0.7
 
 
 def arguments(function, dtype=np.float64):
     """Arguments of the function, by name."""
+    if function is conv_steps:
+        rng = np.random.default_rng(0)
+        shapes = {"x": "N C H W", "w": "F C KH KW", "b": "F", "dout": "N F H_out W_out"}
+        drawn = {name: rng.standard_normal([CONV_SIZES[n] for n in shape.split()]) for name, shape in shapes.items()}
+        return {name: a.astype(dtype) for name, a in drawn.items()} | {"conv_param": {"stride": 2, "pad": 1}}
     rng, (N, D, C) = np.random.default_rng(0), SIZES.values()
     x, gamma, beta, dout = (rng.standard_normal(shape).astype(dtype) for shape in ((N, D), D, D, (N, D)))
     w, b, y = rng.standard_normal((D, C)).astype(dtype), rng.standard_normal(C).astype(dtype), rng.integers(C, size=N)
@@ -46,10 +54,11 @@ STEPS = [f for _, f in inspect.getmembers(derivations, inspect.isfunction) if f.
 def test_the_steps_have_the_names_order_and_shapes_of_the_docstring(function):
     promised = inspect.getdoc(function).split("Returns a dict")[1]
     steps = function(**arguments(function))
-    found = re.findall(r"(\w+)(?: \(([NDC1, ]*)\))?(?: \(bool\))?(?=[,;.])", promised.split("\n", 1)[1])
+    found = re.findall(r"(\w+)(?: \((?!bool)([\w, ]*)\))?(?: \(bool\))?(?=[,;.])", promised.split("\n", 1)[1])
+    all_sizes = CONV_SIZES if function is conv_steps else SIZES
     assert [name for name, _ in found] == list(steps)
     for name, shape in found:
-        sizes = tuple(SIZES.get(size, 1) for size in re.findall(r"\w", shape))
+        sizes = tuple(all_sizes.get(size, 1) for size in re.findall(r"\w+", shape))
         assert np.shape(steps[name]) == (sizes or (() if name == "loss" else (6, 4))), name
 
 
@@ -105,6 +114,13 @@ def test_dropout_agrees_with_the_layer():
     given = arguments(dropout_steps)
     out, cache = dropout_forward(given["x"], {"mode": "train", "p": P, "seed": 3})
     agree(dropout_steps(**given), out=out, dx=dropout_backward(given["dout"], cache))
+
+
+def test_convolution_agrees_with_the_layer():
+    given = arguments(conv_steps)
+    steps, dout = conv_steps(**given), given.pop("dout")
+    out, cache = conv_forward_naive(**given)
+    agree(steps, out=out, **dict(zip(("dx", "dw", "db"), conv_backward_naive(dout, cache), strict=True)))
 
 
 def agree(steps, **wanted):

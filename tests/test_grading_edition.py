@@ -25,6 +25,7 @@ from grading.grade import grade, gradescope, main, table
 from grading.instructor import cut_code, cut_notebooks, student
 from grading.notebooks import read as read_notebook
 from grading.session import Session
+from website.sources import lay_out
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
@@ -433,10 +434,11 @@ def put_back(tree, solved):
     others = [exercise for exercise in EXERCISES.values() if exercise not in solved]
     for module, text in cut_code.cut(REFERENCE, others, GIVEN, solved=solved).items():
         (tree / "cs231n" / f"{module}.py").write_text(text)
-    for exercise in filter(lambda exercise: exercise.hand_in, EXERCISES.values()):
-        (tree / exercise.hand_in).unlink(missing_ok=True)
-        if exercise in solved:
-            shutil.copy(ROOT / exercise.hand_in, tree)
+    for exercise in EXERCISES.values():
+        for name in exercise.hand_ins:
+            (tree / name).unlink(missing_ok=True)
+            if exercise in solved:
+                shutil.copy(ROOT / name, tree)
 
 
 NET = """
@@ -572,14 +574,27 @@ def test_the_command_grades_what_it_is_asked_for(capsys, tmp_path):
     assert "expected one of 1.1, 1.2" in capsys.readouterr().err
 
 
+def test_the_sites_pages_of_the_edition_hold_no_solution_and_tell_no_result(edition, statements, tmp_path):
+    lay_out(tmp_path, edition)
+    assert {file.stem for file in (tmp_path / "api").glob("*.rst")} >= {"layers", "trainer", "pytorch_recipes"}
+    assert len(list((tmp_path / "notebooks").glob("*.ipynb"))) == 5
+    assert (tmp_path / "index.md").read_text().startswith("# Deep learning from scratch: the student edition")
+    assert student.leaks(tmp_path, statements) == []
+    assert student.told(tmp_path, student.results(ROOT, HIDDEN)) == []
+    lay_out(tmp_path)  # of the reference: the search can fail
+    assert student.leaks(tmp_path, statements)
+
+
 def test_the_edition_has_only_what_a_student_needs(edition):
     assert {path.name for path in edition.iterdir()} == {
-        ".gitignore", "LICENSE", "Makefile", "README.md", "conftest.py", "constraints.txt", "cs231n", "data",
-        "environment.yml", "grading", "notebooks", "pyproject.toml", "tests",
+        ".devcontainer", ".dockerignore", ".gitignore", "Dockerfile", "LICENSE", "Makefile", "README.md", "binder",
+        "conftest.py", "constraints.txt", "cs231n", "data", "environment.yml", "grading", "notebooks", "pyproject.toml",
+        "tests", "website",
     }  # fmt: skip
     targets = subprocess.run(["make", "help"], cwd=edition, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
-        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "train", "clean",
+        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "site", "colab",
+        "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml", "expect.py",

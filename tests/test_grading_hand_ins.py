@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from zips import zipped
 
+from cs231n import handin
 from cs231n.handin import CONCLUSIONS
 from grading import hand_ins
 from grading.checks import challenges
@@ -24,6 +25,7 @@ from grading.session import Session
 ROOT = Path(__file__).parent.parent
 EXERCISES, _ = read()
 NET, ABLATION = EXERCISES["1.15"], EXERCISES["3.3"]
+CONV_NET, RESNET = EXERCISES["4.10"], EXERCISES["5.8"]
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +36,14 @@ def session():
 
 @pytest.fixture
 def result(session, tmp_path, monkeypatch):
-    """A function that grades a file of these bytes, on few pictures."""
+    """A function that grades a file of these bytes, and the one beside it, on few pictures."""
     monkeypatch.setattr(challenges, "PICTURES", 300)
+    monkeypatch.setattr(challenges, "IN_LAYERS", 300)
 
-    def result(exercise, content):
-        (tmp_path / exercise.hand_in).write_bytes(content)
+    def result(exercise, content, beside=None):
+        for name, its in zip(exercise.hand_ins, (content, beside), strict=False):
+            if its is not None:
+                (tmp_path / name).write_bytes(its)
         (found,) = grade(exercise, session, tmp_path)
         return found
 
@@ -198,15 +203,109 @@ def test_nothing_is_unpickled(result, tmp_path):
     assert witness.exists()  # so it would have been seen
 
 
+# --- nets layer by layer; what their files may hold is in test_grading_layered.py ---
+
+LAYERS = {name: (ROOT / name).read_bytes() for name in ("my_convnet.npz", "my_resnet.npz")}
+ATTEMPTS = (ROOT / "my_attempts.json").read_bytes()
+
+
+def test_the_references_nets_earn_all_points(result):
+    assert result(CONV_NET, LAYERS["my_convnet.npz"], ATTEMPTS).earned == 2
+    assert result(RESNET, LAYERS["my_resnet.npz"]).earned == 4
+
+
+def untrained(path):
+    """The bytes of a file with a net whose weights are random."""
+    rng = np.random.default_rng(0)
+    handin.save_layers([("affine", {"w": rng.standard_normal((3072, 10)), "b": np.zeros(10)})], np.zeros(3), 1.0, path)
+    return path.read_bytes()
+
+
+def test_an_untrained_net_earns_nothing_and_the_hint_says_that_this_is_chance(result, tmp_path):
+    content = untrained(tmp_path / "net.npz")
+    for exercise in (CONV_NET, RESNET):
+        shown = result(exercise, content, ATTEMPTS)
+        assert shown.earned == 0
+        assert "expected" in shown.hint
+        assert "10 % is chance" in shown.answer
+
+
+@pytest.mark.parametrize("reached", range(5))
+def test_each_step_of_accuracy_is_worth_a_point(result, monkeypatch, reached):
+    steps = tuple(0.1 * (i + 1) if i < reached else 0.99 for i in range(4))
+    monkeypatch.setattr(challenges, "RESNET", steps)
+    shown = result(RESNET, LAYERS["my_resnet.npz"])
+    assert shown.earned == reached
+    assert ("99% are worth another point" in shown.hint) == (0 < reached < 4)
+
+
+def attempts(*changes, **changed):
+    """The reference's list of attempts, of which the first is changed; changes: other attempts, too."""
+    first, *others = json.loads(ATTEMPTS)["attempts"]
+    return json.dumps({"attempts": [first | changed, *others, *changes]}).encode()
+
+
+BAD_ATTEMPTS = {
+    "absent": (None, "my_attempts.json: it is not there"),
+    "empty": (b"", "it is not JSON"),
+    "a-list": (b"[]", "expected a dict"),
+    "another-key": (b'{"tries": []}', "expected one key, attempts"),
+    "no-list": (b'{"attempts": 3}', "expected one key, attempts"),
+    "two": (json.dumps({"attempts": json.loads(ATTEMPTS)["attempts"][:2]}).encode(), "2 attempts, expected 3 or more"),
+    "too-many": (json.dumps({"attempts": [{}] * 1001}).encode(), "1001 attempts"),
+    "a-number": (attempts(3), "expected settings, accuracy and seconds"),
+    "a-key-more": (attempts(net="large"), "expected settings, accuracy and seconds"),
+    "no-words": (attempts(settings=" net            "), "settings: expected a sentence"),
+    "settings-of-another-kind": (attempts(settings={"filters": 3}), "settings: expected a sentence"),
+    "percent": (attempts(accuracy=61), "accuracy is 61, expected 0 to 1"),
+    "an-accuracy-in-words": (attempts(accuracy="good"), "accuracy: expected a number"),
+    "no-time": (attempts(seconds=0), "seconds is 0, expected a number above 0"),
+    "for-ever": (attempts(seconds=1e300), "seconds is 1e+300"),
+    "the-same-twice": (attempts(json.loads(ATTEMPTS)["attempts"][1]), "two attempts have the same settings"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_ATTEMPTS)
+def test_without_a_list_of_attempts_a_good_net_earns_one_point(result, name):
+    beside, words = BAD_ATTEMPTS[name]
+    shown = result(CONV_NET, LAYERS["my_convnet.npz"], beside)
+    assert (shown.earned, shown.open) == (1, False)
+    assert words in shown.hint
+    assert len(shown.hint) < 300
+
+
+def test_attempts_without_a_net_leave_the_exercise_open(session, tmp_path):
+    (tmp_path / "my_attempts.json").write_bytes(ATTEMPTS)
+    (found,) = grade(CONV_NET, session, tmp_path)
+    assert found.open
+    assert "there is no my_convnet.npz" in found.hint
+
+
+def test_a_net_that_would_take_minutes_is_refused_and_the_hint_says_what_to_do(result, tmp_path):
+    w, b = np.ones((255, 255, 3, 3), np.float32), np.ones(255)
+    first = ("conv", {"w": w[:, :3, :1, :1], "b": b, "stride": 1, "pad": 0})
+    handin.save_layers([first, ("conv", {"w": w, "b": b, "stride": 1, "pad": 1})], np.zeros(3), path=tmp_path / "n.npz")
+    shown = result(RESNET, (tmp_path / "n.npz").read_bytes())
+    assert shown.earned == 0
+    assert "multiplications for an image" in shown.hint
+    assert "pool earlier" in shown.answer
+
+
 # --- the reference's own ---
 
 
 def test_the_command_makes_files_that_are_whole(result, tmp_path, monkeypatch):
-    for name, less in {"IMAGES": 200, "EPOCHS": 1, "SMALL": 100, "LONG": 1, "SEEDS": range(3)}.items():
+    small = {"IMAGES": 200, "EPOCHS": 1, "SMALL": 100, "LONG": 1, "SEEDS": range(3), "RES_IMAGES": 200, "RES_EPOCHS": 1}
+    for name, less in {**small, "DESIGNS": [((4,), n, 1) for n in (200, 201, 202)]}.items():
         monkeypatch.setattr(reference_hand_ins, name, less)
     reference_hand_ins.make_net(tmp_path / "net.npz")
     reference_hand_ins.make_ablation(tmp_path / "ablation.json")
     assert "the net is right on" in result(NET, (tmp_path / "net.npz").read_bytes()).hint
+    for exercise, make in ((CONV_NET, reference_hand_ins.make_conv_net), (RESNET, reference_hand_ins.make_resnet)):
+        make(tmp_path / "layers.npz")
+        assert "the net is right on" in result(exercise, (tmp_path / "layers.npz").read_bytes()).hint
+    reference_hand_ins.make_attempts(tmp_path / "attempts.json")
+    assert result(CONV_NET, LAYERS["my_convnet.npz"], (tmp_path / "attempts.json").read_bytes()).earned == 2
     assert result(ABLATION, (tmp_path / "ablation.json").read_bytes()).earned == 2
 
 

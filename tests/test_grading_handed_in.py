@@ -167,10 +167,11 @@ def test_notes_are_printable_and_few(tmp_path):
 
 
 def test_the_files_of_data_that_exercises_ask_for_are_taken(tmp_path):
-    for name in ("cs231n/layers.py", "my_net.npz", "my_ablation.json", "other.npz", "my_net.npz.bak", "my_net.py"):
+    data = ("my_net.npz", "my_ablation.json", "my_convnet.npz", "my_attempts.json", "my_resnet.npz")
+    for name in (*data, "cs231n/layers.py", "other.npz", "my_net.npz.bak", "my_net.py"):
         write(tmp_path / "anna/hw" / name, name.encode())
     submission = only(tmp_path)
-    assert submission.data == {"my_net.npz": b"my_net.npz", "my_ablation.json": b"my_ablation.json"}
+    assert submission.data == {name: name.encode() for name in data}
     assert set(submission.modules) == {"layers.py"}
 
 

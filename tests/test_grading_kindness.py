@@ -53,13 +53,13 @@ FLOAT64 = ZEROS_LIKE, "np.zeros(xp.shape), np.zeros(w.shape), np.zeros(b.shape)"
 TYPED = "(margins > 0).astype(x.dtype)"
 ON = ("        if need_dx:\n", "        if True:\n")
 SLIPS = [  # exercise, function, what is changed, what each part then earns, and what the first hint says, in any tier
-    ("4.1", "conv_layers.conv_forward_naive", [("np.empty(shape, x.dtype)", "np.zeros(shape)")], [2],
+    ("4.1", "conv_layers.conv_forward_naive", [("np.empty(shape, x.dtype)", "np.zeros(shape)")], [1],
      "out is float64, expected float32 (with x (2, 3, 5, 7)"),
-    ("4.1", "conv_layers.conv_forward_naive", [DIRECT], [2], "stride may be absent, and is then 1"),
-    ("4.2", "conv_layers.conv_backward_naive", [DIRECT], [1, 1, 2], ""),
-    ("4.2", "conv_layers.conv_backward_naive", [FLOAT64], [0, 1, 2], "db is float64, expected float32"),
+    ("4.1", "conv_layers.conv_forward_naive", [DIRECT], [1], "stride may be absent, and is then 1"),
+    ("4.2", "conv_layers.conv_backward_naive", [DIRECT], [1, 1, 1, 1], ""),
+    ("4.2", "conv_layers.conv_backward_naive", [FLOAT64], [1, 0, 1, 1], "db is float64, expected float32"),
     ("4.5", "fast_layers.conv_backward_fast", [(" if need_dx else None", ""), ON],
-     [1, 1], "dx: expected None with need_dx=False"),
+     [1, 0], "dx: expected None with need_dx=False"),
     ("1.1", "layers.affine_backward", [(" if need_dx else None", "")], [1, 1], "dx: expected None with need_dx=False"),
     ("1.2", "layers.relu_forward", [("return np.maximum(x, 0), x", "return [np.maximum(x, 0), x]")], [1, 1], ""),
     ("1.2", "layers.relu_forward", [("np.maximum(x, 0), x", "np.maximum(x, 0).astype(int), x")], [0, 1], "out "),
@@ -79,7 +79,7 @@ def test_a_slip_costs_only_the_points_of_what_is_wrong(graded, exercise, functio
 
 def test_small_faults_cost_one_point_of_an_exercise_in_all(graded):
     results = graded("4.2", "conv_layers.conv_backward_naive", change=[FLOAT64])
-    assert [bool(result.hint) for result in results] == [True, True, True]
+    assert [bool(result.hint) for result in results] == [False, True, True, True]
     assert sum(test["score"] for test in gradescope({EXERCISES["4.2"]: results})["tests"]) == 3
 
 

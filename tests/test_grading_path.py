@@ -42,8 +42,8 @@ def put_back(tree, solved):
     for module, text in cut_code.cut(REFERENCE, others, GIVEN, readers, solved, HIDDEN).items():
         (tree / "cs231n" / f"{module}.py").write_text(text)
     for exercise in solved:
-        if exercise.hand_in:
-            shutil.copy(ROOT / exercise.hand_in, tree)
+        for name in exercise.hand_ins:
+            shutil.copy(ROOT / name, tree)
 
 
 def change(file, old, new):

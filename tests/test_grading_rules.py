@@ -157,3 +157,14 @@ def test_it_names_what_is_in_dicts_and_tuples_and_leaves_out_the_rest(tmp_path):
     assert "(called with x (2, 3), param {stride: 1, mean: (2, 3)}, others (((2, 3), (2, 3))), size 2)" in str(
         error.value
     )
+
+
+def test_an_exercise_of_notebook_05_is_in_numpy_alone_where_its_module_is(tmp_path):
+    (tmp_path / "cs231n").mkdir()
+    (tmp_path / "cs231n/__init__.py").write_text("")
+    node = "class Node:\n    def __init__(self, value): pass\n"
+    (tmp_path / "cs231n/autograd.py").write_text(f"{node}def add(a, b):\n    import torch; return torch.add(a, b)\n")
+    with Session() as session:
+        hint = grade(EXERCISES["5.1"], session, tmp_path)[0].hint
+    assert "exercise 5.1 has to be written in NumPy alone, without torch" in hint
+    assert EXERCISES["5.3"].uses_torch

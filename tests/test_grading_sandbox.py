@@ -184,12 +184,12 @@ def test_taking_the_guard_of_imports_away_does_not_help(run, name):
 
 
 def test_a_pytorch_exercise_has_torch_and_nothing_else(tmp_path_factory):
-    for run in runner(tmp_path_factory, "5.1"):
+    for run in runner(tmp_path_factory, "5.3"):
         x = "torch.ones(1, 3, 8, 8, requires_grad=True)"
         run(f"import torch; x = {x}; torch.nn.Conv2d(3, 4, 3)(x).sum().backward(); assert x.grad is not None")
         run("import torch; torch.optim.SGD([torch.ones(2, requires_grad=True)], 0.1).step()")
         for name in ("scipy", "torchvision"):
-            with pytest.raises(Failed, match=f"exercise 5.1 has to be written in PyTorch alone, without {name}"):
+            with pytest.raises(Failed, match=f"exercise 5.3 has to be written in PyTorch alone, without {name}"):
                 run(f"import {name}; {name}.anything()")
         if not sandbox.not_enforced():
             with pytest.raises(Failed, match="PermissionError"):
@@ -268,4 +268,4 @@ os._exit(0)
 
 
 def test_the_settings_are_short_enough_for_a_command(tmp_path):
-    assert len(json.dumps(sandbox.command(EXERCISES["5.1"], [tmp_path], 60, 1 << 30))) < 4096
+    assert len(json.dumps(sandbox.command(EXERCISES["5.3"], [tmp_path], 60, 1 << 30))) < 4096

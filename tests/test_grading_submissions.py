@@ -391,6 +391,13 @@ def test_a_file_of_data_is_graded_where_it_is_handed_in_and_a_bad_one_costs_itse
     assert grade(folder, "1.2", "1.15", seconds=60)[0]["zoe"]["1.15"] == "0"
 
 
+def test_the_second_file_of_an_exercise_is_graded_with_the_first(tmp_path):
+    files = {name: (ROOT / name).read_bytes() for name in EXERCISES["4.10"].hand_ins}
+    without = {"my_convnet.npz": files["my_convnet.npz"]}
+    earned = [submissions.grade_data(EXERCISES["4.10"], given, tmp_path, 0)[0].earned for given in (files, without, {})]
+    assert earned == [2, 1, 0]
+
+
 def test_an_exercise_in_code_gets_no_file_of_data_and_one_of_data_no_code(tmp_path, monkeypatch):
     hand_in(tmp_path / "class", "anna")
     shutil.copy(ROOT / "my_ablation.json", tmp_path / "class/anna")
@@ -627,15 +634,15 @@ def test_every_exercise_is_graded_by_right_ones_below_it(tmp_path):
     modules = {f"{name}.py": source.encode() for name, source in REFERENCE.items()}
     references = write_references(tmp_path, EXERCISES.values())
     for torch in (False, True):
-        exercises = [exercise for exercise in EXERCISES.values() if (exercise.notebook == 5) == torch]
+        exercises = [exercise for exercise in EXERCISES.values() if exercise.uses_torch == torch]
         command = sandbox.command(exercises[0], [tmp_path], 60, MEMORY)
         with Session(command, right=Session(command)) as session:
             for exercise in exercises:
                 source = references[exercise.id]
                 files = files_checked(exercise)
                 tree = submissions.write_tree(tmp_path / exercise.id, references[None], modules, files)
-                if exercise.hand_in:
-                    shutil.copy(ROOT / exercise.hand_in, tree)
+                for name in exercise.hand_ins:
+                    shutil.copy(ROOT / name, tree)
                 results = grade_tree(exercise, session, tree, str(source))
                 assert [result.hint for result in results] == [""] * len(exercise.parts), exercise.id
 

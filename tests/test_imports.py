@@ -14,13 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = """
 arguments files program
 shapes10 download cifar10
-layers batchnorm dropout conv_layers parallel fast_layers layer_utils optim derivations
+layers batchnorm dropout conv_layers parallel fast_layers layer_utils optim derivations autograd
 utils
 softmax_net fully_connected_net cnn_model trainer
 experiments scoreboard choices answers handin
 plots
-pytorch_vision pytorch_device pytorch_resnet pytorch_optim pytorch_files pytorch_data pytorch_recipes pytorch_step
-pytorch_proxy pytorch_training pytorch_predict pytorch_bench pytorch_ablation pytorch_cifar10
+pytorch_vision pytorch_device pytorch_loops pytorch_resnet pytorch_handin pytorch_optim pytorch_files pytorch_data
+pytorch_recipes pytorch_step pytorch_proxy pytorch_training pytorch_predict pytorch_bench
+pytorch_ablation pytorch_cifar10
 __init__
 """.split()  # noqa: SIM905
 NUMPY_ONLY = ORDER[: ORDER.index("plots")]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from cs231n import plots
 
@@ -234,3 +235,38 @@ def test_an_image_table_labels_rows_and_columns():
     assert [ax.get_title() for ax in fig.axes] == ["a", "b", "", ""]
     assert [fig.axes[i].get_ylabel() for i in (0, 2)] == ["bright", "dark"]
     assert [ax.images[0].get_array().max() for ax in fig.axes] == [255, 90, 0, 0]
+
+
+def test_a_matrix_has_a_tinted_cell_with_its_number_for_each_entry():
+    _, ax = plots.figure()
+    plots.matrix(ax, np.array([[1, 2, 3], [4, 5, 6]]), left=10, top=20, tints=np.array([[0, 1, 0], [0, 0, 2]]))
+    cells = {cell.get_xy(): cell.get_facecolor() for cell in ax.patches}
+    assert cells.keys() == {(10 + j, 20 + i) for i in range(2) for j in range(3)}
+    assert cells[11, 20] == to_rgba(plots.TINTS[1])
+    assert cells[12, 21] == to_rgba(plots.TINTS[2])
+    assert cells[10, 20] == to_rgba("white")
+    assert {text.get_position(): text.get_text() for text in ax.texts}[12.5, 21.5] == "6"
+
+
+def test_bars_have_their_values_and_marks_in_the_order_of_the_rows():
+    _, ax = plots.figure()
+    plots.bars(ax, {"a": (1, 2), "b": (3, 4)}, ("forward", "backward"), marks={"b": (5, 6)})
+    assert [bar.get_width() for bar in ax.patches] == [1, 3, 2, 4]
+    assert [float(text.get_text()) for text in ax.texts] == [1, 3, 2, 4]
+    assert [line.get_xdata()[0] for line in ax.lines] == [5, 6]
+    assert [text.get_position()[0] for text in ax.texts] == [1, 5, 2, 6]  # beyond the marks
+    places = [bar.get_y() + bar.get_height() / 2 for bar in ax.patches]
+    assert np.allclose([np.mean(line.get_ydata()) for line in ax.lines], [places[1], places[3]])
+    bottom, top = ax.get_ylim()
+    assert top < places[0] < places[1] < bottom
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["forward", "backward"]
+
+
+def test_a_table_of_maps_shows_each_with_a_scale_of_its_own_and_pictures_as_they_are():
+    faint, strong = np.eye(3), 1000 * np.eye(3)
+    fig = plots.map_table({"picture": [np.full((3, 4, 4), 300.0)] * 2, "map": [faint, strong]}, ["a", "b"], STAND_IN)
+    assert title(fig) == NOTE
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b", "", ""]
+    assert [fig.axes[i].get_ylabel() for i in (0, 2)] == ["picture", "map"]
+    assert fig.axes[0].images[0].get_array().max() == 255
+    assert [ax.images[0].get_clim() for ax in fig.axes[2:]] == [(0, 1), (0, 1000)]

@@ -1,4 +1,4 @@
-"""Checks of the exercises whose answers are numbers: 1.16, 2.8 and 3.4.
+"""Checks of the exercises whose answers are numbers: 1.16, 2.8, 3.4, 4.11 and 5.9.
 
 Each expected number comes from a computation of its own, such as a net that is built or a sum that is run.  A hint does
 not say it: it says how far off the answer is.
@@ -82,6 +82,162 @@ def dropout_numbers(learner):
     ratio, swapped = ((square - mean**2) / (square / p - mean**2) for p in (0.8, 0.2))
     mistakes = {"at test time over in training": 1 / ratio, "p is the probability of keeping a unit": swapped}
     _check(learner, "variance_ratio_at_test_time", [ratio], [{**mistakes, "a variance has mean^2 taken off": 0.8}])
+
+
+def convolution_numbers(learner):
+    """Sizes are those of layers of PyTorch's, and of the gradients of one output."""
+    pair = [torch.nn.Conv2d(16, 16, 3, bias=False) for _ in range(2)]
+    weights = sum(layer.weight.numel() for layer in pair)
+    side = _seen(pair, torch.zeros(1, 16, 9, 9))
+    single = torch.nn.Conv2d(16, 16, side, bias=False).weight.numel()
+    mistakes = (
+        {"the second layer's window reaches two pixels further": 6, "two pixels more, one to each side": 4},
+        {
+            "each filter sees all 16 channels, and there are 16 filters": weights // 16,
+            "there are two layers": weights // 2,
+        },
+        {"each filter sees all 16 channels, and there are 16 filters": single // 16},
+    )
+    _check(learner, "two_small_filters", [side, weights, single], mistakes, EXACT)
+
+    columns = torch.nn.functional.unfold(torch.zeros(100, 3, 32, 32), 5, padding=1, stride=2)
+    rows = math.isqrt(columns.shape[2])
+    mistakes = (
+        {"windows that do not fit are discarded: the division rounds down": rows + 1, "the frame has two sides": 14},
+        {
+            "X_col has the columns of all 100 images": columns[0].numel(),
+            "a window covers all three channels": columns.numel() // 3,
+        },
+        {"each of the 16 filters is a row of W_row": columns.numel(), "a sum is not a product": 32 * columns.numel()},
+    )
+    _check(learner, "strided_convolution", [rows, columns.numel(), 16 * columns.numel()], mistakes, EXACT)
+
+    def pooled(*layers):
+        return torch.nn.Sequential(*layers)(torch.zeros(1, 3, 32, 32)).numel()
+
+    pool, first, second = (
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(3, 16, 5, padding=2),
+        torch.nn.Conv2d(16, 32, 3, padding=1),
+    )
+    parameters = sum(parameter.numel() for parameter in second.parameters())
+    before, after = pooled(first, pool), pooled(first, pool, second, pool)
+    mistakes = (
+        {
+            "each filter has a bias, too": parameters - 32,
+            "a filter sees the 16 channels of the layer before it": 32 * 9 + 32,
+        },
+        {
+            "the second pool halves rows and columns, and the channels double": after / before / 2,
+            "after over before": before / after,
+        },
+    )
+    _check(learner, "a_second_convolution", [parameters, after / before], mistakes)
+
+    zero = float(np.mean([max(signs) < 0 for signs in product((-1, 1), repeat=4)]))
+    slopes = sum(max(h, 0) - max(-h, 0) for h in [1e-5] * 4) / 2e-5
+    mistakes = (
+        {"all four have to be 0, not one of them": 1 / 4, "a maximum is 0 only if all of them are": 15 / 16},
+        {
+            "at a tie a step up raises the maximum, and a step down does not lower it": 4,
+            "each of the four pixels has a slope": slopes / 4,
+        },
+    )
+    _check(learner, "ties_after_a_relu", [zero, slopes], mistakes)
+
+
+def _seen(layers, x):
+    """How many columns of x the middle output of some layers depends on."""
+    for layer in layers:
+        torch.nn.init.ones_(layer.weight)
+    out = torch.nn.Sequential(*layers)(x.requires_grad_())
+    out[0, 0, out.shape[2] // 2, out.shape[3] // 2].backward()
+    return int((x.grad[0, 0] != 0).any(0).sum())
+
+
+def graph_numbers(learner):
+    """On one net: what its layers keep, how its gradients add up, and how far it sees."""
+    theirs, ours, from_one = torch.nn.BatchNorm1d(1), 0.0, 1.0
+    x = torch.tensor([[-2.0], [2.0]]).repeat(8, 1)
+    for _ in range(10):
+        theirs(x)
+        ours, from_one = 0.9 * ours + 0.1 * 4, 0.9 * from_one + 0.1 * 4
+    theirs = theirs.running_var.item()
+    mistakes = (
+        {"this one starts at 0": from_one, "this one averages the biased variance": 16 / 15 * ours},
+        {"this one averages the unbiased variance": from_one, "this one starts at 1": 16 / 15 * ours},
+    )
+    _check(learner, "running_variances", [ours, theirs], mistakes)
+
+    first = h = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    for _ in range(30):
+        h = h + h
+    (paths,) = torch.autograd.grad(h.sum(), first)
+    mistakes = (
+        {"each sum doubles the gradient, and does not add 2 to it": 60, "there are thirty sums": paths.item() / 2},
+        {"a node has its turn once, when its gradient is complete, and not once for each path": paths.item()},
+    )
+    _check(learner, "thirty_sums", [paths.item(), 30], mistakes, EXACT)
+
+    growth = float(np.prod([np.linalg.norm([1, 2]) for _ in range(16)]))
+    mistakes = {
+        "lengths of orthogonal vectors do not add": 3.0**16,
+        "dy itself is added, too": 2.0**16,
+        "a length is a root": growth**2,
+    }
+    _check(learner, "length_of_a_gradient", [growth], [mistakes])
+
+    strides = [1] + [1] * 4 + ([2] + [1] * 3) * 3
+    net = [torch.nn.Conv2d(1, 1, (1, 3), (1, stride), (0, 1), bias=False) for stride in strides]
+    reach = _seen(net, torch.zeros(1, 1, 1, 401)) // 2
+    mistakes = {
+        "to each side, and not on both sides together": 2 * reach,
+        "a step of a later stage is several pixels wide": len(net),
+        "the stem is a convolution, too": reach - 1,
+        "a block's first convolution moves by 2, over pixels that are still close together": 61,
+    }
+    _check(learner, "reach_of_the_last_stage", [reach], [mistakes], EXACT)
+
+    small, large = (torch.nn.Conv2d(4, 4, size, bias=False).weight.numel() for size in (3, 5))
+    mistakes = {"there are two 3 x 3 convolutions": large / small, "after over before": 2 * small / large}
+    _check(learner, "one_large_filter", [large / (2 * small)], [mistakes])
+
+
+def recipe_numbers(learner):
+    epochs = _first(lambda t: 1 - math.prod(1 - shown / 162 for shown in range(t)) >= 0.5)
+    fresh = [1.0]
+    while len(fresh) < 30:
+        fresh.append(fresh[-1] * 161 / 162)
+    mistakes = (
+        {
+            "at least half, and not yet in the epoch before": epochs - 1,
+            "it is enough that any two of the showings agree": _first(lambda t: (161 / 162) ** t <= 0.5),
+            "two showings may agree long before half of the versions were seen": 81,
+        },
+        {"some versions come twice": 30, "how many are different, and not how many come again": 30 - sum(fresh)},
+    )
+    _check(learner, "versions_of_a_picture", [epochs, sum(fresh)], mistakes)
+
+    steps = _first(lambda t: 0.9 ** (2 * t) < 0.01)
+    limit = 0.0
+    for _ in range(1000):
+        limit = 0.8**2 * limit + 0.2**2
+    mistakes = (
+        {
+            "x^2 is asked for, and not x": _first(lambda t: 0.9**t < 0.01),
+            "below 1 %, and not yet in the step before": steps - 1,
+        },
+        {
+            "eta / 2 is its approximation for a small eta": 0.1,
+            "its mean square, and not its root": math.sqrt(limit),
+            "the noise of earlier steps is still there": 0.04,
+        },
+    )
+    _check(learner, "descent_with_noise", [steps, limit], mistakes)
+
+    moved = sum(np.cumsum(np.ones(10)))
+    mistakes = {"compare with 10 steps, and not with one": moved, "earlier steps moved by less than the last one": 10}
+    _check(learner, "without_zero_grad", [moved / 10], [mistakes])
 
 
 def _first(condition):

@@ -1,4 +1,4 @@
-"""Checks of what a learner chooses: 1.14 (two settings), 1.15 (a trained net) and 3.3 (an ablation).
+"""Checks of what a learner chooses: 1.14 (two settings), 1.15, 4.10 and 5.8 (trained nets) and 3.3 (an ablation).
 
 The numbers that come from the learner are used here, unlike elsewhere: their kind, size and range are compared first.
 """
@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from grading import hand_ins
+from grading.checks import layered
 from grading.edition import given_module
 from grading.expect import Wrong, fitting, numbers, require, small_fault
 from grading.hints import Hint
@@ -24,6 +25,14 @@ CHANCE = "10 % is chance: train the net, and let it take pixels from 0 to 255, a
 TOO_LOW = "where the training accuracy is as low, give the net hidden layers, more images or more epochs"
 NOT_YET_GOOD = "where the training accuracy is far higher, use more images or a penalty; where it is not, more epochs"
 PICTURES, PLAIN, GOOD = 5000, 0.42, 0.64  # how many are drawn, and the accuracies for one point and for two
+
+IN_LAYERS = 3000  # pictures for a net that is handed in layer by layer
+CONV_NET, RESNET = (0.65, 0.80), (0.55, 0.75, 0.83, 0.88)  # the accuracies for each point
+AS_SAVED = "the file is not as handin.save_layers writes it"
+UNTRAINED = (
+    "10 % is chance: train the net, and save the mean, the std and the running statistics that it was trained with"
+)
+ATTEMPTS = 3
 
 TEXTS, SHORTEST, LONGEST = ("question", "setting", "change"), 15, 2000  # characters
 HIGH_OR_LOW = "On which side of 0 is the interval, and is your number a loss, of which less is better, or an accuracy?"
@@ -109,15 +118,30 @@ def good_net(hand_in):
         layers = _layers(hand_ins.arrays(hand_in.content))
     except Wrong as wrong:
         raise Wrong(str(wrong), "the file is not as handin.save_net writes it") from None
-    images, y = shapes10.draw(PICTURES, int(hand_in.rng.integers(1 << 62)))
+    images, y = _new_pictures(PICTURES, hand_in.rng)
     X = torch.tensor(images.reshape(PICTURES, -1))
     scores = torch.cat([_scores(part.float(), layers) for part in X.split(500)])
+    return _check_accuracy(scores, y, (PLAIN, GOOD), CHANCE, TOO_LOW, NOT_YET_GOOD)
+
+
+def _new_pictures(n, rng):
+    return shapes10.draw(n, int(rng.integers(1 << 62)))
+
+
+def _check_accuracy(scores, y, steps, chance, low="", not_yet=""):
+    """One point for each of the steps, accuracies, that scores (N, 10) of new pictures reach; the first is a must.
+
+    chance, low, not_yet: the mistake where the accuracy is that of a guess, below the first step, or below the last.
+    Returns a sentence with the accuracy.
+    """
     require(bool(scores.isfinite().all()), "the net's scores are not all finite numbers")
     accuracy = (scores.argmax(1) == torch.tensor(y)).double().mean().item()
-    got = f"the net is right on {accuracy:.1%} of {PICTURES} new pictures"
-    require(accuracy >= PLAIN, f"{got}, expected {PLAIN:.0%}", CHANCE if accuracy < 0.15 else TOO_LOW)
-    if accuracy < GOOD:
-        small_fault(f"{got}: more than {PLAIN:.0%}, and {GOOD:.0%} are worth another point", NOT_YET_GOOD)
+    got = f"the net is right on {accuracy:.1%} of {len(y)} new pictures"
+    require(accuracy >= steps[0], f"{got}, expected {steps[0]:.0%}", chance if accuracy < 0.15 else low)
+    reached = [step for step in steps if accuracy >= step]
+    if len(reached) < len(steps):
+        more = f"more than {reached[-1]:.0%}, and {steps[len(reached)]:.0%} are worth another point"
+        small_fault(f"{got}: {more}", not_yet, lost=len(steps) - len(reached))
     return got
 
 
@@ -137,6 +161,58 @@ def _layers(arrays):
         require(all(bool(array.isfinite().all()) for array in layer), f"W{i} or b{i} has entries that are not finite")
         inputs, layers = width, [*layers, layer]
     return layers
+
+
+# --- 4.10: the best net in ten minutes; 5.8: ten epochs ---
+
+
+def conv_net(hand_in):
+    """Two points for a good net with a list of attempts, and one for a net that a first attempt reaches.
+
+    `grading/instructor/reference_hand_ins.py` has what nets were measured to reach; with 3,000 pictures, the standard
+    error of an accuracy of 85 % is 0.65 percentage points.
+    """
+    got = _check_layers(hand_in, CONV_NET)
+    try:
+        _check_attempts(hand_in.beside)
+    except Wrong as wrong:
+        small_fault(f"my_attempts.json: {wrong}", wrong.mistake or "the second point needs a list of three attempts")
+    return got
+
+
+def ten_epochs(hand_in):
+    """A point for each accuracy that the net reaches; measured as for `conv_net`."""
+    return _check_layers(hand_in, RESNET)
+
+
+def _check_layers(hand_in, steps):
+    images, y = _new_pictures(IN_LAYERS, hand_in.rng)
+    try:
+        arrays = hand_ins.arrays(hand_in.content, layered.MOST_ARRAYS, layered.DTYPES, layered.AXES)
+        scores = layered.scores_of(arrays, images)
+    except Wrong as wrong:
+        raise Wrong(str(wrong), wrong.mistake or AS_SAVED) from None
+    return _check_accuracy(scores, y, steps, UNTRAINED)
+
+
+def _check_attempts(content):
+    """Check the form of a list of attempts: what was tried, with which accuracy, in which time."""
+    require(content is not None, "it is not there")
+    values = hand_ins.values(content)
+    attempts = values.get("attempts")
+    require(set(values) == {"attempts"} and isinstance(attempts, list), "expected one key, attempts, with a list")
+    require(ATTEMPTS <= len(attempts) <= 1000, f"{len(attempts)} attempts, expected {ATTEMPTS} or more")
+    for attempt in attempts:
+        known = isinstance(attempt, dict) and set(attempt) == {"settings", "accuracy", "seconds"}
+        require(known, "expected settings, accuracy and seconds of each attempt")
+        words = attempt["settings"]
+        fits = isinstance(words, str) and SHORTEST <= len(words.strip()) <= LONGEST
+        require(fits, "settings: expected a sentence on what was tried")
+        accuracy, seconds = (float(fitting(name, attempt[name], (), float)) for name in ("accuracy", "seconds"))
+        require(0 <= accuracy <= 1, f"accuracy is {accuracy:g}, expected 0 to 1")
+        require(0 < seconds < 1e9, f"seconds is {seconds:g}, expected a number above 0")
+    different = len({attempt["settings"] for attempt in attempts}) == len(attempts)
+    require(different, "two attempts have the same settings", "an attempt changes at least one setting")
 
 
 # --- 3.3: one ablation ---

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from grading.checks.common import MEAN, TOLERANCE, check_without_dx, draw, draw_dout, forward, gradients
+from grading.checks.derivations import Graph, check_steps
 from grading.checks.images import OVERWRITTEN, conv, fold, unfold
 from grading.expect import expect, several
 
@@ -30,11 +31,50 @@ LARGE_GRADS = {  # which of the loops' and of the fast layer's backward
 }
 LARGE_IMAGE = (4, 8, 72, 72), (8, 8, 3, 3), {"pad": 1}, "float32"
 LAST = "the gradient is a sum over the batch; this is only the last image's part"
+EVERY_FILTER = "every filter sees the window: sum over them"
+STEPS = "xp windows out db dw dwindows dxp dx"
+STEP_CONVS = [  # windows that overlap and leave the last row out; gaps between the windows, without padding
+    ((2, 3, 6, 5), (4, 3, 3, 2), {"stride": 2, "pad": 1}, "float64"),
+    ((3, 2, 4, 7), (2, 2, 1, 2), {"stride": 3, "pad": 0}, "float64"),
+]
 WRONG_SIDE = "the padding has pad pixels on each side, and is cut off on the wrong one"
 
 
 def conv_forward_naive(learner):
     _check_conv_forward(learner, learner.conv_layers.conv_forward_naive, CONVS)
+
+
+def conv_steps(learner):
+    function = learner.derivations.conv_steps
+    for (x, w, b), conv_param, case in _convs(learner, STEP_CONVS):
+        dout = draw_dout(learner, conv, (x, w, b), conv_param)
+        wanted = _steps(x, w, b, dout, **conv_param)
+        framed, dwindows = wanted["xp"].shape, wanted["dwindows"]
+        places = _places(framed, w.shape[2:], conv_param)  # (p, q), (i, j)
+        mistakes = {
+            "out": {"b is missing": wanted["out"] - b[:, None, None]},
+            "db": {"b is added at all i and j: sum over them, too": dout.sum(axis=0)},
+            "dw": {LAST: _steps(x[-1:], w, b, dout[-1:], **conv_param)["dw"]},
+            "dwindows": {EVERY_FILTER: dout[:, -1:, :, :, None, None] * w[-1][:, None, None]},
+            "dxp": {
+                OVERWRITTEN: _put(dwindows.transpose(0, 1, 4, 5, 2, 3), places, framed),
+                "a pixel gets the sum of its entries in all windows": _put(dwindows, places.T, framed),
+            },
+            "dx": {
+                "the padding has to be cut off": wanted["dxp"],
+                WRONG_SIDE: wanted["dxp"][:, :, : x.shape[2], : x.shape[3]],
+            },
+        }
+        check_steps(function, function(x, w, b, conv_param, dout), wanted, mistakes, case)
+
+
+def _steps(x, w, b, dout, stride, pad):
+    """The steps of a convolution, by PyTorch."""
+    graph, (KH, KW) = Graph(), w.shape[2:]
+    x, w, b = map(graph.leaf, ("x", "w", "b"), (x, w, b))
+    windows = graph.add("xp", F.pad(x, 4 * [pad])).unfold(2, KH, stride).unfold(3, KW, stride)
+    sums = torch.einsum("ncijpq,fcpq->nfij", graph.add("windows", windows), w)
+    return graph.steps(graph.add("out", sums + b[:, None, None]), dout, STEPS)
 
 
 def conv_db(learner):

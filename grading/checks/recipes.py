@@ -1,11 +1,9 @@
-"""Checks of exercises 5.3 to 5.6: augmentation, schedules of the learning rate, whitening, and orthogonalization."""
+"""Checks of exercises 5.5 and 5.6: augmentation, and schedules of the learning rate."""
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 
-from grading.checks.common import draw_tensor
-from grading.expect import RETURNED, expect, fitting, require
+from grading.expect import expect
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -102,83 +100,3 @@ def rate_up_and_down(learner):
                     "it still rises after the warmup": progress / max(warmup, 1e-9),
                 }
             expect("rate", recipe.rate(progress), wanted, mistakes, f"progress={progress:g}, warmup={warmup:g}")
-
-
-def _filters(patches, eps, mean_off=True, lost=1):
-    """Whitening filters (12, 12) by a singular value decomposition.  lost: the divisor is n - lost."""
-    centred = patches - patches.mean(axis=0) if mean_off else patches
-    _, s, directions = np.linalg.svd(centred / np.sqrt(len(patches) - lost), full_matrices=False)
-    return directions / np.sqrt(s**2 + eps)[:, None]
-
-
-def _signed(filters, got):
-    """The filters with the signs of those in got, since a direction may have either sign."""
-    along = (filters * got).sum(axis=1, keepdims=True)
-    return np.where(along < 0, -filters, filters)
-
-
-def whitening(learner):
-    for dtype in DTYPES:
-        for settings in ({}, {"eps": 1e-6}, {"eps": 0.1}):
-            x = _alike(learner.rng).to(dtype)
-            case = ", ".join([str(dtype), *(f"{name}={value:g}" for name, value in settings.items())])
-            got = learner.pytorch_resnet.whitening_filters(x, **settings)
-            require(isinstance(got, torch.Tensor), f"filters: expected a tensor, got {type(got).__name__}", RETURNED)
-            got = torch.tensor(fitting("filters", got, (24, 3, 2, 2), str(dtype).removeprefix("torch."), case))
-            require(
-                bool(got.isfinite().all()),
-                f"filters: they are not finite (with {case})",
-                "an eigenvalue of about 0 may come out negative: eps keeps the root from 0",
-            )
-            expect("filters[12:]", got[12:], -got[:12], {"the negatives are missing": got[:12]}, case)
-            eps, filters = settings.get("eps", 5e-4), got[:12].flatten(1).double().numpy()
-            windows = sliding_window_view(x.double().numpy(), (2, 2), axis=(2, 3)).transpose(0, 2, 3, 1, 4, 5)
-            patches = windows.reshape(-1, 12)
-            wanted = _filters(patches, eps)
-            size = np.linalg.norm(wanted, axis=1, keepdims=True)
-            mistakes = {
-                "the strongest direction comes first": wanted[::-1],
-                "a direction is divided by sqrt(lambda + eps)": wanted / size,
-                "a direction is divided by its standard deviation, not its variance": wanted * size,
-                "eps is added to lambda, under the root": wanted / size / (np.sqrt(1 / size**2 - eps) + eps),
-                "the mean of the patches is not subtracted": _filters(patches, eps, mean_off=False, lost=0),
-                "the covariance divides by n - 1, not by n": _filters(patches, eps, lost=0),
-                "eps is not the one given": _filters(patches, 5e-4),
-                "patches overlap: there is one at each pixel": _filters(windows[:, ::2, ::2].reshape(-1, 12), eps),
-            }
-            mistakes = {words: _signed(wrong, filters) for words, wrong in mistakes.items()}
-            expect("filters[:12], as rows,", filters, _signed(wanted, filters), mistakes, case, 1e-5)
-
-
-def _alike(rng):
-    """Images (8, 3, 6, 8) whose neighbouring pixels and whose colours are nearly the same, as in photographs."""
-    x = draw_tensor(rng, 8, 1, 7, 8) + 0.02 * draw_tensor(rng, 8, 3, 7, 8) + draw_tensor(rng, 3, 1, 1) / 2
-    return x[:, :, 1:] + 0.9 * x[:, :, :-1]
-
-
-def _applied(s, times):
-    """Singular values s after applying the polynomial so many times."""
-    a, b, c = 3.4445, -4.775, 2.0315
-    for _ in range(times):
-        s = s * (a + s**2 * (b + s**2 * c))
-    return s
-
-
-def orthogonalized(learner):
-    for dtype in DTYPES:
-        for scale, shape in ((0.05, (4, 4)), (20, (3, 7)), (0.2, (6, 2)), (1, (1, 5)), (5, (5, 1))):
-            g = (scale * draw_tensor(learner.rng, *shape)).to(dtype)
-            U, S, Vh = torch.linalg.svd(g.double(), full_matrices=False)
-            s, product = S / S.norm(), lambda s, U=U, Vh=Vh, dtype=dtype: (U * s @ Vh).to(dtype)
-            wanted = product(_applied(s, 5))
-            mistakes = {
-                "g has to be divided by its norm": product(_applied(S, 5)),
-                "|g| is the root of the sum of all squares": product(_applied(S / S[0], 5)),
-                "it is applied 4 times, expected 5": product(_applied(s, 4)),
-                "it is applied 6 times, expected 5": product(_applied(s, 6)),
-                "U V^T itself is too slow on a GPU: use the polynomial": product(torch.ones_like(s)),
-                "a matrix with more rows than columns has to be transposed back": wanted.T,
-            }
-            got = learner.pytorch_optim.orthogonalized(g)
-            powers = "a, b and c belong to x, x x^T x and x x^T x x^T x, products of matrices, in g's own precision"
-            expect("x", got, wanted, mistakes, f"g {shape} of {dtype}", 1e-3, powers)

@@ -1,4 +1,4 @@
-"""Checks of exercises 5.1 and 5.2: a residual block, and the ResNet, which is checked with simple blocks.
+"""Checks of exercises 5.3 and 5.4: a residual block, and the ResNet, which is checked with simple blocks.
 
 The learner's module stays in its process.  The names and shapes of its state are checked first; then it gets tensors
 that are drawn here, from which the expected output is computed.

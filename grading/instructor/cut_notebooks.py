@@ -90,7 +90,7 @@ def _words(exercise):
     points = "1 point" if exercise.points == 1 else f"{exercise.points} points"
     title = f"**Exercise {exercise.id}: {exercise.title}** ({points})."
     if exercise.hand_in:
-        return f"{title} Hand in `{exercise.hand_in}`, as described above."
+        return f"{title} Hand in {' and '.join(f'`{name}`' for name in exercise.hand_ins)}, as described above."
     tasks = [
         f"- `{name.split('.', 1)[1]}` in `cs231n/{name.split('.')[0]}.py`, which returns {_code(returns)}"
         for name, returns in exercise.functions.items()

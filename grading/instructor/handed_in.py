@@ -39,7 +39,7 @@ SECONDS, MEMORY = 60, 1 << 30  # for reading a submission
 IGNORED = re.compile(r"\.|__MACOSX$|__pycache__$")  # folders
 NOT_SUBMISSIONS = re.compile(r"_assignsubmission_(?!file)")  # Moodle's folders of texts that were typed in
 CODE = tuple(importlib.machinery.all_suffixes())
-DATA = tuple(exercise.hand_in for exercise in read()[0].values() if exercise.hand_in)
+DATA = tuple(name for exercise in read()[0].values() for name in exercise.hand_ins)
 
 
 @dataclass

@@ -74,7 +74,7 @@ def command(exercise, folders, seconds, memory, unsandboxed=False):
     """
     settings = {
         "exercise": exercise.id,
-        "torch": exercise.notebook == 5,
+        "torch": exercise.uses_torch,
         "sites": [str(Path(importlib.util.find_spec(name).origin).parent.parent) for name in ("numpy", "torch")],
         "folders": list(map(str, folders)),
         "seconds": 2 * int(seconds) + 5,  # of processor time; the grader's own limit, on the clock, comes first

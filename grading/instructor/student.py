@@ -35,9 +35,19 @@ COPIED = (
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
     *(f"tests/test_{name}.py" for name in ("download", "cifar10", "shapes10")),
     *(f"tests/test_pytorch_{name}.py" for name in ("device", "files", "vision")),
-    "cs231n/pretrained/*",
+    *("cs231n/pretrained/*", "website/*.py", "website/static/*"),
+    *(".devcontainer/*", "binder/*", "Dockerfile", ".dockerignore"),
 )
-NOT_FOR_STUDENTS = ("test-notebooks", "notebooks", "bench", "lint", "student", "grade-submissions", "mutants")
+NOT_FOR_STUDENTS = (
+    "test-notebooks",
+    "notebooks",
+    "test-site",
+    "bench",
+    "lint",
+    "student",
+    "grade-submissions",
+    "mutants",
+)
 SHORTEST = 16  # characters of a statement that is searched for in the edition; a shorter one may occur anywhere
 SHORTEST_RESULT = 9  # the same of a formula
 
@@ -88,10 +98,8 @@ def _write(out, root):
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     _put(out / "Makefile", _makefile(makefile, (edition / "targets.mk").read_text(encoding="utf-8")))
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
-    _put(
-        out / "pyproject.toml",
-        project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]'),
-    )
+    project = project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]')
+    _put(out / "pyproject.toml", re.sub('^repository = ".*"$', 'repository = ""', project, flags=re.MULTILINE))
     _tidy(out, exercises.values())
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))

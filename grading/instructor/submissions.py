@@ -87,8 +87,8 @@ def grade_one(exercise, files, references, work, seed, seconds, memory, unsandbo
 def grade_data(exercise, files, work, seed):
     """Grade the file of data that an exercise asks for; files: name -> bytes."""
     with TemporaryDirectory(dir=work) as folder, Session() as session:
-        if exercise.hand_in in files:
-            Path(folder, exercise.hand_in).write_bytes(files[exercise.hand_in])
+        for name in files.keys() & {*exercise.hand_ins}:
+            Path(folder, name).write_bytes(files[name])
         return grade(exercise, session, folder, seed=seed)
 
 
@@ -204,7 +204,7 @@ class Run:
 
 def _try_sandbox(exercises, seconds, memory, unsandboxed):
     """Raise ValueError if the sandbox does not start, as with a Python that needs files outside of its own folders."""
-    for exercise in {e.notebook == 5: e for e in exercises}.values():
+    for exercise in {e.uses_torch: e for e in exercises}.values():
         command = sandbox.command(exercise, [], seconds, memory, unsandboxed)
         run = subprocess.run(command, input=b"", capture_output=True, env=ENVIRONMENT)
         if run.returncode:
