@@ -62,15 +62,17 @@ def best_of(solver):
 
 
 def add_counting_rule():
-    """Add an update rule "counting", whose t-th step is t times as long, which shows whose config it is called with."""
+    """Add an update rule "counting", whose t-th step is t times as long, which shows whose config it is called with.
+
+    The config that it returns is a new dict.
+    """
     from cs231n import optim  # here, since each `load` brings another cs231n
 
     optim.RULES["counting"] = optim.counting = counting
 
 
 def counting(w, dw, config):
-    config.setdefault("learning_rate", 1.0)
-    config["count"] = config.get("count", 0) + 1
+    config = {"learning_rate": 1.0, **config, "count": config.get("count", 0) + 1}
     return w - config["learning_rate"] * config["count"] * dw, config
 
 

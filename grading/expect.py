@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from grading.child import DTYPES
-from grading.hints import relation
+from grading.hints import relation, told_apart
 from grading.session import RemoteObject
 
 RETURNED = "what comes back is of another kind: look at what the last line of the function returns"
@@ -78,7 +78,8 @@ def expect(name, got, wanted, mistakes=None, case="", tol=1e-6, otherwise=""):
             differences = np.abs(array.astype(float) - wanted)
             i = np.unravel_index(np.argmax(np.where(np.isnan(differences), np.inf, differences)), array.shape)
             entry = f"[{', '.join(map(str, i))}]" if i else ""
-            raise Wrong(f"{name}{entry} is {float(array[i]):.6g}, expected {float(wanted[i]):.6g}{_with(case)}")
+            shown, expected = told_apart(float(array[i]), float(wanted[i]))
+            raise Wrong(f"{name}{entry} is {shown}, expected {expected}{_with(case)}")
     except Wrong as wrong:
         mistake = wrong.mistake or _mistake(got, wanted, mistakes or {}, tol, otherwise)
         raise Wrong(str(wrong), mistake) from None

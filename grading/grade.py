@@ -29,6 +29,8 @@ SUBSTITUTES = str(HERE / "substitutes.py")
 class Result:
     """The result of a part of an exercise.  hint: empty if it is right.  open: whether it is not written yet.
 
+    note: what the check has to say where all is right, such as an accuracy.
+
     question, answer: the second and third tier of the hint, if it has them.
     lost: how many points a small fault costs; None if the hint is on another fault, which costs them all.
     """
@@ -41,6 +43,7 @@ class Result:
     lost: int | None = None
     question: str = ""
     answer: str = ""
+    note: str = ""
 
     @property
     def tiers(self):
@@ -128,13 +131,13 @@ def names_below(exercise):
 
 def _grade_part(exercise, part, session, attempts, seed):
     check = getattr(importlib.import_module(f"grading.checks.{exercise.checks}"), part)
-    start, failures, right = time.perf_counter(), [], ()
+    start, failures, right, note = time.perf_counter(), [], (), None
     session.begin()
     for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
             with _one_torch_thread(), right_so_far() as right, small_faults() as faults:
-                check(_learner(exercise, session, tree, substitutes, rng))
+                note = check(_learner(exercise, session, tree, substitutes, rng))
             failures.clear()
             break
         except (Wrong, Failed) as error:
@@ -145,7 +148,9 @@ def _grade_part(exercise, part, session, attempts, seed):
             failures.append(Wrong(f"the result is not what the docstring promises: {error}", RETURNED))
     result = Result(part, exercise.parts[part], seconds=time.perf_counter() - start)
     if not failures:
-        return _explained(replace(result, lost=faults[0].lost), faults[0], right) if faults else result
+        if faults:
+            return _explained(replace(result, lost=faults[0].lost), faults[0], right)
+        return replace(result, note=note or "")
     shown = next((failure for failure in failures if not _open_elsewhere(failure, exercise)), failures[0])
     return _explained(replace(result, open=getattr(shown, "open", False)), shown, right)
 
@@ -211,12 +216,18 @@ def table(graded, tiers=3, more=""):
                 points = f"{result.earned} of {result.points}" if result.earned else result.points
                 yield from _indented(f"{result.part} ({points}): {result.hint}")
                 yield from itertools.chain.from_iterable(map(_indented, result.tiers[1:tiers]))
+        yield from notes_of(results)
         if more and exercise.id not in full:
             yield from _indented(f"next: {more}{exercise.id}")
         if earned and (others := ", ".join(used for used in exercise.uses if used in known - full)):
             yield from _indented(f"checked with correct functions for {others}, where yours are not right yet")
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
     yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
+
+
+def notes_of(results):
+    """The lines that the checks have to say of results that are right."""
+    yield from itertools.chain.from_iterable(_indented(result.note) for result in results if result.note)
 
 
 def first_failing(results):

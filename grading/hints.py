@@ -145,12 +145,19 @@ OFF = "Which term is the same all along axis {}? Is it there once, and is it a s
 SIGNS = Hint("Which sign has each of the terms?", "the result is right, but for the signs of some entries")
 
 
+def told_apart(value, other, digits=6):
+    """Two floats as texts with so many digits, or more where they would look the same."""
+    while digits < 17 and f"{value:.{digits}g}" == f"{other:.{digits}g}":
+        digits += 1
+    return f"{value:.{digits}g}", f"{other:.{digits}g}"
+
+
 def _fraction(factor):
-    """A factor in words: 4, 1/4, -1 or 0.317."""
+    """A factor in words: 4, 1/4, -1, 0.317 or 1.00003."""
     for n in (factor, 1 / factor if factor else 0.0):
-        if abs(round(n)) < 1000 and abs(n - round(n)) <= 1e-5 * abs(n):
+        if round(n) != 1 and abs(round(n)) < 1000 and abs(n - round(n)) <= 1e-5 * abs(n):
             return str(round(n)) if n == factor or abs(round(n)) == 1 else f"{'-' * (n < 0)}1/{abs(round(n))}"
-    return f"{factor:.4g}"
+    return told_apart(factor, 1.0, 4)[0]
 
 
 def _not_finite(got):

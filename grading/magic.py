@@ -3,7 +3,7 @@
 import functools
 
 from grading.exercises import choose, read
-from grading.grade import first_failing, grade_own, hint_lines, notes, table
+from grading.grade import first_failing, grade_own, hint_lines, notes, notes_of, table
 from grading.session import Session
 
 _shown = {}  # exercise -> its first failing result's tiers, and how many of them have been shown
@@ -23,8 +23,10 @@ def grade(line):
     text = "\n".join([*table(graded, 1, "%hint "), *notes()])
     if any(result.hint for results in graded.values() for result in results):
         raise NotYet(text)
-    points = (f"exercise {exercise.id}: {exercise.points} of {exercise.points} points" for exercise in graded)
-    print("\n".join([*points, *notes()]))
+    lines = []
+    for exercise, results in graded.items():
+        lines += [f"exercise {exercise.id}: {exercise.points} of {exercise.points} points", *notes_of(results)]
+    print("\n".join([*lines, *notes()]))
 
 
 def hint(line):

@@ -92,7 +92,9 @@ class Evil:
     ids=["stored", "deflated", "float64-by-columns"],
 )
 def test_a_good_net_earns_both_points(result, content):
-    assert result(NET, content).earned == 2
+    found = result(NET, content)
+    assert found.earned == 2
+    assert found.note.startswith("the net is right on ")
 
 
 def test_a_first_net_earns_one_point_and_a_linear_one_none(result, monkeypatch):
@@ -100,6 +102,11 @@ def test_a_first_net_earns_one_point_and_a_linear_one_none(result, monkeypatch):
     shown = result(NET, npz())
     assert (shown.earned, shown.open) == (1, False)
     assert "and 90% are worth another point" in shown.hint
+    assert "more images or a penalty" in shown.answer
+    monkeypatch.setattr(challenges, "PLAIN", 0.9)
+    shown = result(NET, npz())
+    assert shown.earned == 0
+    assert "give the net hidden layers" in shown.answer
     rng = np.random.default_rng(0)
     untrained = {"W1": rng.standard_normal((3072, 10)), "b1": np.zeros(10), "W2": None, "b2": None}
     shown = result(NET, npz(**untrained))
@@ -118,6 +125,7 @@ def test_a_net_is_judged_by_pictures_of_the_seed_that_nobody_has_seen(session, m
 
 
 W1, B1 = arrays()["W1"], arrays()["b1"]
+H = len(B1)
 NAMES = "must hold W1, b1, W2, b2, ... and nothing else"
 BAD_NETS = {
     "empty": (b"", "not an .npz that can be read"),
@@ -134,23 +142,23 @@ BAD_NETS = {
     "a-path": (npz(W1=None, **{"../W1": W1}), NAMES),
     "the-same-name-twice": (zipped(**{"W1": npy(B1), "W1.npy": npy(B1)}), "two of its arrays have the same name"),
     "many": (zipped(**{f"W{i}": b"" for i in range(50)}), "it holds 50 arrays"),
-    "one-axis": (npz(W1=B1), "W1 has the shape (64,)"),
+    "one-axis": (npz(W1=B1), f"W1 has the shape ({H},)"),
     "three-axes": (npz(W1=W1[None]), "W1 has 3 axes"),
     "a-number": (npz(b1=np.float32(0)), "b1 has 0 axes"),
-    "not-chained": (npz(W2=np.zeros((65, 10), "f4")), "W2 has the shape (65, 10), expected (64, 10)"),
-    "other-bias": (npz(b1=B1[1:]), "b1 has the shape (63,)"),
-    "other-input": (npz(W1=W1[1:]), "W1 has the shape (3071, 64)"),
-    "hundred-classes": (npz(W2=np.zeros((64, 100), "f4")), "W2 has the shape (64, 100)"),
+    "not-chained": (npz(W2=np.zeros((H + 1, 10), "f4")), f"W2 has the shape ({H + 1}, 10), expected ({H}, 10)"),
+    "other-bias": (npz(b1=B1[1:]), f"b1 has the shape ({H - 1},)"),
+    "other-input": (npz(W1=W1[1:]), f"W1 has the shape (3071, {H})"),
+    "hundred-classes": (npz(W2=np.zeros((H, 100), "f4")), f"W2 has the shape ({H}, 100)"),
     "int64": (npz(W1=W1.astype(int)), "W1 has the dtype int64"),
     "complex": (npz(b1=B1.astype(complex)), "b1 has the dtype complex128"),
     "float16": (npz(b1=B1.astype("f2")), "b1 has the dtype float16"),
     "big-endian": (npz(b1=B1.astype(">f4")), "b1 has the dtype >f4"),
-    "structured": (npz(b1=np.zeros(64, [("x", "f4")])), "b1 has the dtype"),
-    "text-array": (npz(b1=np.array(["a"] * 64)), "b1 has the dtype"),
+    "structured": (npz(b1=np.zeros(H, [("x", "f4")])), "b1 has the dtype"),
+    "text-array": (npz(b1=np.array(["a"] * H)), "b1 has the dtype"),
     "nan": (npz(b1=B1 * np.nan), "entries that are not finite"),
     "infinity": (npz(W1=np.where(W1 > 0, np.inf, W1)), "entries that are not finite"),
-    "too-large-for-float32": (npz(b1=np.full(64, 1e300)), "entries that are not finite"),
-    "scores-overflow": (npz(W1=W1 * 0 + 1e38, W2=np.full((64, 10), -1e38, "f4")), "not all finite numbers"),
+    "too-large-for-float32": (npz(b1=np.full(H, 1e300)), "entries that are not finite"),
+    "scores-overflow": (npz(W1=W1 * 0 + 1e38, W2=np.full((H, 10), -1e38, "f4")), "not all finite numbers"),
     "shape-of-terabytes": (zipped(W1=npy(shape=(10**6, 10**6))), "W1 says it has the shape (1000000, 1000000)"),
     "negative-shape": (zipped(W1=npy(shape=(-1, -4), data=bytes(16))), "W1 says it has the shape"),
     "long-header": (zipped(W1=npy(dtype=[("x" * 20_000, "<f4")])), "not an .npz that can be read"),

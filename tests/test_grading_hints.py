@@ -81,6 +81,21 @@ def test_a_known_mistake_comes_first_then_what_else_the_check_says_then_what_the
     assert mistake().answer == "the result is the expected one times 2"
 
 
+@pytest.mark.parametrize(
+    ("got", "text"),
+    [
+        (1.5, "out is 1.5, expected 1"),
+        (1 + 3e-6, "out is 1.000003, expected 1"),
+        (1.0000034, "out is 1.000003, expected 1"),
+        (-np.inf, "out is -inf, expected 1"),
+    ],
+)
+def test_two_numbers_have_the_digits_that_tell_them_apart(got, text):
+    with pytest.raises(Wrong) as wrong:
+        expect("out", got, 1.0)
+    assert str(wrong.value) == text
+
+
 def test_where_no_mistake_is_known_the_question_is_the_parts_and_the_answer_says_what_was_right():
     question = questions()["parts"]["affine_forward"]
     assert about("affine_forward", "") == Hint(
@@ -101,6 +116,7 @@ RELATIONS = [  # what the learner's array is, what was expected, and words of th
     (-2 * X, X, "times -2"),
     (0.4 * X, X, "times 0.4"),
     (0 * X, X, "times 0"),
+    (1.000007 * X, X, "times 1.00001"),
     (np.abs(X), X, "signs"),
     (SQUARE.T, SQUARE, "transposed"),
     (X.T, X, "transposed"),
@@ -254,6 +270,7 @@ ADDED = [  # a seed and a layer's number
     ("[3, 1, 4] + 1", "+ joins lists"),
     ("1 + [3, 1, 4]", "+ joins lists"),
     ("None + 1", "such as a seed, may be None"),
+    ("{}.get(0)[0]", "an argument or attribute, such as a seed, may be None"),
     ("dropout_backwards", "the module has no import of it"),
 ]
 
@@ -344,6 +361,15 @@ def test_a_notebook_gets_both_magics_which_grade_what_is_there(capsys):
         magics[name]("1.2")
         assert capsys.readouterr().out == f"{words}\n"
     magic._session().close()
+
+
+def test_grade_says_what_a_check_has_to_say_of_what_is_right(monkeypatch, capsys):
+    right = [Result("relu_forward", 2, note="right on 61.3%"), Result("relu_backward", 1)]
+    monkeypatch.setattr(magic, "grade_own", lambda *_: right)
+    monkeypatch.setattr(magic, "notes", lambda: [])
+    magic.grade("1.2")
+    assert capsys.readouterr().out == "exercise 1.2: 2 of 2 points\n     right on 61.3%\n"
+    assert "     right on 61.3%" in table({EXERCISES["1.2"]: right})
 
 
 def test_the_command_shows_a_tier_of_an_edition(tmp_path, capsys, monkeypatch):

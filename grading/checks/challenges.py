@@ -22,7 +22,9 @@ WIDTHS, BATCH, STEPS = (3072, 100, 100, 100, 100, 10), 25, 40
 RANGES = {"learning_rate": 10.0, "weight_scale": 10.0}  # the largest values that make sense at all
 
 CHANCE = "10 % is chance: train the net, and let it take pixels from 0 to 255, as save_net sees to"
-PICTURES, PLAIN, GOOD = 5000, 0.42, 0.55  # how many are drawn, and the accuracies for one point and for two
+TOO_LOW = "where the training accuracy is as low, give the net hidden layers, more images or more epochs"
+NOT_YET_GOOD = "where the training accuracy is far higher, use more images or a penalty; where it is not, more epochs"
+PICTURES, PLAIN, GOOD = 5000, 0.42, 0.64  # how many are drawn, and the accuracies for one point and for two
 
 IN_LAYERS = 3000  # pictures for a net that is handed in layer by layer
 CONV_NET, RESNET = (0.65, 0.80), (0.55, 0.75, 0.83, 0.88)  # the accuracies for each point
@@ -94,10 +96,10 @@ def _trouble(losses):
     """What the losses of a training say about its settings."""
     if not np.isfinite(losses).all():
         return "the scores have grown beyond the range of float32: the steps, or the weights, are too large"
-    if max(losses) - min(losses) < 0.05:
-        return "the loss is stuck: with tiny weights, the signal and its gradient shrink in each of the five layers"
-    if losses[-1] > 0.9 * losses[0] or max(losses[1:]) > 3 * losses[0]:
+    if max(losses) > 1.25 * losses[0]:
         return "the loss jumps: each step goes too far"
+    if losses[0] < 2.5 and losses[-1] > 0.9 * losses[0]:
+        return "the loss stays near log 10: with tiny weights, the signal and its gradient shrink in each of the layers"
     return "the loss falls too slowly: take larger steps, or begin with a larger signal"
 
 
@@ -108,8 +110,9 @@ def good_net(hand_in):
     """One point for a net that a first attempt reaches, and two for a good one.
 
     Measured on 9,999 new pictures, means of three seeds: untrained 11 %, linear 28 %, two hidden layers of 100 units at
-    common settings 47 to 49 %, a single hidden layer at chosen settings 54 to 61 %.  On 5,000 pictures, the standard
-    error of an accuracy near one half is 0.7 percentage points.
+    common settings 47 to 49 %, the net and settings of section 1.7 on 49,000 pictures 61 %, a single hidden layer at
+    chosen settings 64 to 68 %.  On 5,000 pictures, the standard error of an accuracy near one half is 0.7 percentage
+    points.
     """
     try:
         layers = _layers(hand_ins.arrays(hand_in.content))
@@ -118,23 +121,28 @@ def good_net(hand_in):
     images, y = _new_pictures(PICTURES, hand_in.rng)
     X = torch.tensor(images.reshape(PICTURES, -1))
     scores = torch.cat([_scores(part.float(), layers) for part in X.split(500)])
-    _check_accuracy(scores, y, (PLAIN, GOOD), CHANCE)
+    return _check_accuracy(scores, y, (PLAIN, GOOD), CHANCE, TOO_LOW, NOT_YET_GOOD)
 
 
 def _new_pictures(n, rng):
     return shapes10.draw(n, int(rng.integers(1 << 62)))
 
 
-def _check_accuracy(scores, y, steps, chance):
-    """One point for each of the steps, accuracies, that scores (N, 10) of new pictures reach; the first is a must."""
+def _check_accuracy(scores, y, steps, chance, low="", not_yet=""):
+    """One point for each of the steps, accuracies, that scores (N, 10) of new pictures reach; the first is a must.
+
+    chance, low, not_yet: the mistake where the accuracy is that of a guess, below the first step, or below the last.
+    Returns a sentence with the accuracy.
+    """
     require(bool(scores.isfinite().all()), "the net's scores are not all finite numbers")
     accuracy = (scores.argmax(1) == torch.tensor(y)).double().mean().item()
     got = f"the net is right on {accuracy:.1%} of {len(y)} new pictures"
-    require(accuracy >= steps[0], f"{got}, expected {steps[0]:.0%}", chance if accuracy < 0.15 else "")
+    require(accuracy >= steps[0], f"{got}, expected {steps[0]:.0%}", chance if accuracy < 0.15 else low)
     reached = [step for step in steps if accuracy >= step]
     if len(reached) < len(steps):
         more = f"more than {reached[-1]:.0%}, and {steps[len(reached)]:.0%} are worth another point"
-        small_fault(f"{got}: {more}", lost=len(steps) - len(reached))
+        small_fault(f"{got}: {more}", not_yet, lost=len(steps) - len(reached))
+    return got
 
 
 def _layers(arrays):
@@ -164,16 +172,17 @@ def conv_net(hand_in):
     `grading/instructor/reference_hand_ins.py` has what nets were measured to reach; with 3,000 pictures, the standard
     error of an accuracy of 85 % is 0.65 percentage points.
     """
-    _check_layers(hand_in, CONV_NET)
+    got = _check_layers(hand_in, CONV_NET)
     try:
         _check_attempts(hand_in.beside)
     except Wrong as wrong:
         small_fault(f"my_attempts.json: {wrong}", wrong.mistake or "the second point needs a list of three attempts")
+    return got
 
 
 def ten_epochs(hand_in):
     """A point for each accuracy that the net reaches; measured as for `conv_net`."""
-    _check_layers(hand_in, RESNET)
+    return _check_layers(hand_in, RESNET)
 
 
 def _check_layers(hand_in, steps):
@@ -183,7 +192,7 @@ def _check_layers(hand_in, steps):
         scores = layered.scores_of(arrays, images)
     except Wrong as wrong:
         raise Wrong(str(wrong), wrong.mistake or AS_SAVED) from None
-    _check_accuracy(scores, y, steps, UNTRAINED)
+    return _check_accuracy(scores, y, steps, UNTRAINED)
 
 
 def _check_attempts(content):

@@ -148,5 +148,7 @@ def _adam_steps(m, v, t, beta1, beta2, eps):
     yield "epsilon is added to the root, not under it", m / first / np.sqrt(v / second + eps)
     yield "epsilon is added after the correction of v", m * np.sqrt(second) / first / (np.sqrt(v) + eps)
     yield "the root is missing", m / first / (v / second + eps)
+    yield "m is corrected twice: config keeps it as it is", m / first**2 / (np.sqrt(v / second) + eps)
+    yield "m and v are corrected twice: config keeps them as they are", m / first**2 / (np.sqrt(v) / second + eps)
     first, second = 1 - beta1 ** (t + 1), 1 - beta2 ** (t + 1)
     yield "the corrections take t after 1 was added to it, once", m / first / (np.sqrt(v / second) + eps)

@@ -12,6 +12,9 @@ BATCHES = "the examples go through the model in batches of batch_size, the last 
 DRAWN = "num_samples examples are drawn, without replacement"
 KEPT = "at each best accuracy, a copy of all that _model_arrays gives goes into _best, running statistics included"
 BEST = "best_val_acc is the largest validation accuracy so far; the first one counts even if it is 0"
+AT_A_TIE = "at a tie, the earlier net stays"
+DRAWS = "a step finds its batch from self.step and its epoch's shuffle alone: after resume, _order is None"
+SAMPLED = "self._rng(SAMPLE, self.epoch) draws the sample: a run that is resumed has to draw the same one again"
 SHAPES = {"W1": (2, 3), "b1": (3,), "gamma1": (1,)}
 
 
@@ -111,7 +114,7 @@ def _check_updates(learner, rule, steps=3, rate=0.2):
     solver, model, losses, gradients = _solver(
         learner, steps, params=dict(wanted), update_rule=rule, optim_config=config
     )
-    own = "each parameter has a config of its own in optim_configs, kept from step to step"
+    own = "each parameter has a config of its own in optim_configs: what the rule returned in the step before"
     for t in range(steps):
         solver._step()
         factor = rate * (t + 1 if rule == "counting" else 1)
@@ -221,13 +224,13 @@ def _check_resumed(learner, third_batch):
     """A Solver from `resume` may be in the middle of an epoch before it has drawn a shuffle."""
     solver, model, *_ = _solver(learner, 1, seed=1)
     solver.set("step", 2)
-    solver._step()
+    resumed = "a Solver that is resumed in the middle of an epoch"
+    try:
+        solver._step()
+    except Failed as error:
+        raise Wrong(f"{resumed}: {error}", DRAWS) from None
     (trained,) = _trained(model, 1)
-    same = np.array_equal(trained["numbers"], third_batch)
-    text = "a Solver that is resumed in the middle of an epoch had another batch"
-    require(
-        same, text, "a step finds its batch from self.step and its epoch's shuffle alone, which it may have to draw"
-    )
+    require(np.array_equal(trained["numbers"], third_batch), f"{resumed} had another batch", DRAWS)
 
 
 def _epochs(learner, number, seed):
@@ -262,7 +265,7 @@ def accuracy(learner):
         largest, seen = max(map(len, measured)), np.sort(np.concatenate(measured))
         require(largest <= batch_size, f"batch_size={batch_size}: the model got {largest} examples at a time", BATCHES)
         require(np.array_equal(seen, np.arange(N)), "not each example went through the model once", BATCHES)
-    _check_samples(solver, model, X, y, right)
+    _check_samples(learner, X, y, scores)
     _check_bad_scores(solver, model, X, y, scores)
 
 
@@ -270,9 +273,25 @@ def _mean_of_means(right, size):
     return np.mean([right[i : i + size].mean() for i in range(0, len(right), size)])
 
 
-def _check_samples(solver, model, X, y, right):
-    draws = []
-    for epoch in range(6):
+def _check_samples(learner, X, y, scores):
+    draws = _samples(learner, X, y, scores, range(6), seed=1)
+    require(
+        any(draw != draws[0] for draw in draws),
+        "num_samples: each epoch drew the same examples",
+        "each epoch has to draw its own examples",
+    )
+    again = _samples(learner, X, y, scores, reversed(range(6)), seed=1)[::-1]
+    require(draws == again, "seed: two solvers with the same seed drew other examples in the same epoch", SAMPLED)
+    other = _samples(learner, X, y, scores, range(6), seed=7)
+    require(draws != other, "seed: another one drew the same examples", SAMPLED)
+
+
+def _samples(learner, X, y, scores, epochs, seed):
+    """The numbers of the examples that a new Solver measures on after each of these epochs, sorted lists."""
+    solver, model, *_ = _solver(learner, seed=seed)
+    model.set("scores", scores)
+    right, draws = scores.argmax(1) == y, []
+    for epoch in epochs:
         solver.set("step", epoch * (N_TRAIN // BATCH))
         model.set("measured", [])
         got = solver.check_accuracy(X, y, num_samples=6, batch_size=4)
@@ -283,14 +302,10 @@ def _check_samples(solver, model, X, y, right):
         mistakes = {"divide by num_samples": right[drawn].sum() / len(X)}
         expect("the accuracy", got, right[drawn].mean(), mistakes, case)
         draws.append(np.sort(drawn).tolist())
-    require(
-        any(draw != draws[0] for draw in draws),
-        "num_samples: each epoch drew the same examples",
-        "each epoch has to draw its own examples",
-    )
     for enough in (11, 50):
         got = solver.check_accuracy(X, y, num_samples=enough)
         expect("the accuracy", got, right.mean(), case=f"num_samples={enough} of 11")
+    return draws
 
 
 def _check_bad_scores(solver, model, X, y, scores):
@@ -330,13 +345,25 @@ def _solver_to_measure(learner, train, val, **settings):
     return solver, model, learner.drivers.Accuracies(train, val), data
 
 
-def _check_kept(learner, solver, best, case):
-    """Check that the model has the best parameters after training."""
+def _check_kept(learner, solver, best, case, tied=None):
+    """Check that the model has the best parameters after training.  tied: later ones with the same accuracy."""
+    _check_names(solver, best)
     params, bn_params = learner.drivers.best_of(solver)
     for name, array in best[0].items():
-        expect(f"the best params[{name!r}]", params[name], array, case=case, otherwise=KEPT)
+        mistakes = {AT_A_TIE: tied[0][name]} if tied else {}
+        expect(f"the best params[{name!r}]", params[name], array, mistakes, case, otherwise=KEPT)
     for name, array in best[1].items():
         expect(f"the best model's {name}, in bn_params,", bn_params[0][name], array, case=case, otherwise=KEPT)
+
+
+def _check_names(solver, best):
+    """Check the names of the arrays in _best, by which given code puts them back."""
+    kept = solver.get("_best")
+    wanted = [f"params/{name}" for name in best[0]] + [f"bn_params/0/{name}" for name in best[1]]
+    if kept is not None:
+        require(isinstance(kept, dict), "_best: expected a dict", KEPT)
+        has = ", ".join(map(str, kept))
+        require(kept.keys() == {*wanted}, f"_best has the keys {has}, expected {', '.join(wanted)}", KEPT)
 
 
 def _check_best(learner):
@@ -345,9 +372,10 @@ def _check_best(learner):
     best, case = None, "validation accuracies of 0.4, 0.2, 0.85, 0.5, 0.85 and 0"
     for i in range(len(val)):
         measured = _measure(learner, solver, model)
-        best = measured if val[i] > max(val[:i], default=-1) else best  # of two that are equal, the first
+        before = max(val[:i], default=-1)
+        best = measured if val[i] > before else best  # of two that are equal, the first
         expect("best_val_acc", solver.get("best_val_acc"), max(val[: i + 1]), case=case, otherwise=BEST)
-        _check_kept(learner, solver, best, f"{case}, after {i + 1} of them")
+        _check_kept(learner, solver, best, f"{case}, after {i + 1} of them", measured if val[i] == before else None)
     for name, accuracies in (("train_acc_history", train), ("val_acc_history", val)):
         expect(name, numbers(name, solver.get(name), len(val)), np.array(accuracies))
 

@@ -5,7 +5,7 @@ my_resnet.npz into this project's folder, where `make grade` finds them.  The st
 these tables.
 
 What nets reach on 9,999 new pictures of Shapes10, mean and standard deviation of three seeds, after training by Adam in
-batches of 100; r is the learning rate, multiplied by d after each epoch.  Exercise 1.15 asks for 42 % and 55 %.
+batches of 100; r is the learning rate, multiplied by d after each epoch.  Exercise 1.15 asks for 42 % and 64 %.
 
     hidden_dims    pictures   epochs   r      d      accuracy
     [100, 100]     untrained                         10.6 %   0.8
@@ -17,6 +17,10 @@ batches of 100; r is the learning rate, multiplied by d after each epoch.  Exerc
     [256, 128]     19,000     8        5e-4   0.8    51.8 %   0.1    (weight_scale=2e-2)
     [64]           19,000     8        5e-4   0.8    53.8 %   0.4
     [64]           39,000     8        5e-4   0.8    60.7 %   1.4
+    [256, 256, 128, 128]
+                   49,000     7        5e-4   0.75   60.9 %   0.3    (weight_scale=2e-2: section 1.7 of notebook 01)
+    [64]           49,000     16       5e-4   0.85   64.0 %   0.7
+    [128]          49,000     12       5e-4   0.8    68.1 %   0.3    (reg=1e-2: what is handed in)
 
 Exercise 4.10 asks for A1 % and A2 % of 3,000 new pictures.  CONVTABLE
 
@@ -50,7 +54,7 @@ from cs231n.pytorch_resnet import ResidualBlock
 from cs231n.softmax_net import SoftmaxNet
 from cs231n.trainer import Solver
 
-HIDDEN_DIMS, IMAGES, EPOCHS, RATE = [64], 40000, 8, 5e-4
+HIDDEN_DIMS, IMAGES, EPOCHS, RATE, REG = [128], 49000, 12, 5e-4, 1e-2
 SEEDS, SMALL, LONG = range(5), 1000, 20  # of the ablation; its training pictures and epochs
 SIDES = {"all units": {}, "half of the units dropped": {"dropout": 0.5}, "shuffled labels": {"shuffled": True}}
 
@@ -58,11 +62,17 @@ SIDES = {"all units": {}, "half of the units dropped": {"dropout": 0.5}, "shuffl
 def make_net(path=handin.NET):
     """Train a net that earns both points."""
     data = handin.shapes10_data(IMAGES)
-    net = FullyConnectedNet(HIDDEN_DIMS, seed=0)
+    net = FullyConnectedNet(HIDDEN_DIMS, reg=REG, seed=0)
     Solver(net, data, "adam", {"learning_rate": RATE}, lr_decay=0.8, num_epochs=EPOCHS, verbose=False, seed=0).train()
-    for name, w in net.params.items():  # fewer bytes to commit
-        net.params[name] = w.astype(np.float16).astype(np.float32)
+    for name, w in net.params.items():
+        net.params[name] = _coarse(w)
     handin.save_net(net, data["mean_image"], path)
+
+
+def _coarse(w, steps=8):
+    """w, rounded to so many steps for each standard deviation, which takes fewer bytes to commit."""
+    step = np.float32(w.std() / steps)
+    return np.round(w / step) * step
 
 
 def make_ablation(path=handin.ABLATION):
