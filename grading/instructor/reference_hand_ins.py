@@ -1,6 +1,6 @@
 """Make what is handed in beside the code, for the reference: `python -m grading.instructor.reference_hand_ins`.
 
-It takes about TOTAL minutes on two cores, and writes my_net.npz, my_ablation.json, my_convnet.npz, my_attempts.json and
+It takes a quarter of an hour on one core, and writes my_net.npz, my_ablation.json, my_convnet.npz, my_attempts.json and
 my_resnet.npz into this project's folder, where `make grade` finds them.  The student edition has none of them, and not
 these tables.
 
@@ -22,7 +22,9 @@ batches of 100; r is the learning rate, multiplied by d after each epoch.  Exerc
     [64]           49,000     16       5e-4   0.85   64.0 %   0.7
     [128]          49,000     12       5e-4   0.8    68.1 %   0.3    (reg=1e-2: what is handed in)
 
-Exercise 4.10 asks for A1 % and A2 % of 3,000 new pictures.  CONVTABLE
+Exercise 4.10 asks for 70 and 80 % of 3,000 new pictures.  (conv 3x3 - bn - relu - pool) with 16, 32 and 64 filters -
+affine, on 20,000 pictures for three epochs in batches of 50, reaches 85.6 %, standard deviation 0.6 (three seeds, 10,000
+new pictures; 57 s on one core of an AMD EPYC).  That is what is handed in.
 
 Exercise 5.8 asks for 55, 75, 83 and 88 %.  After ten epochs on 5,000 pictures, by AdamW in batches of 64 with one cycle
 of the rate, mean and standard deviation of three seeds on 3,000 new pictures (the last: 10,000):
