@@ -159,7 +159,7 @@ def thirty_sums():
 
 
 def length_of_a_gradient():
-    """Section 5.3.  In each of 16 residual blocks J^T dy is orthogonal to dy, and twice as long.
+    """Section 5.3.  In each of 16 residual blocks J^T ds is orthogonal to ds, and twice as long, without the ReLUs.
 
     Returns the factor by which the gradient is longer at the first block's input than at the last block's output.
     """

@@ -45,6 +45,7 @@ NOTHING = "nothing has come to this node: grad is still what it was before the c
 FORWARDS = "the walk begins at the result and ends at the inputs"
 REPLACED = "a second call adds to grad, and does not replace what the first has left"
 SENT_ON = "what the first call has left in grad is sent on again by the second"
+SENT_ON_TOO = "what the first call has left in grad, also in the result's, is sent on again by the second"
 ONCE = "each node's backward runs once, when its gradient is complete, and not once for each path"
 
 
@@ -149,10 +150,14 @@ def _values(recipe, leaves):
     return tensors
 
 
-def _walked(recipe, values, order, overwrite=False, left=None):
-    """The gradients that a walk in this order finds.  left: those that an earlier one has left."""
+def _walked(recipe, values, order, overwrite=False, left=None, added=False):
+    """The gradients that a walk in this order finds.
+
+    left: those that an earlier one has left; added: the result's new one is added to its old one, not set.
+    """
     grads = {name: np.zeros_like(value) for name, value in values.items()} if left is None else dict(left)
-    grads[next(reversed(recipe))] = np.ones_like(next(iter(values.values())))
+    last = next(reversed(recipe))
+    grads[last] = np.ones_like(values[last]) + (left[last] if added else 0)
     for name in order:
         if name in recipe:
             operation, *inputs = recipe[name]
@@ -239,9 +244,10 @@ def _check_second_call(learner, recipe, leaves, case):
     values = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     order = [name for name in reversed(tensors) if tensors[name].grad is not None]
     once = {name: tensors[name].grad.numpy() for name in order}
-    sent_on = _walked(recipe, values, order, left=_walked(recipe, values, order))
+    left = _walked(recipe, values, order)
+    sent_on, too = (_walked(recipe, values, order, left=left, added=added) for added in (False, True))
     grads = graph.grads(list(leaves))
     require(isinstance(grads, dict) and len(grads) == len(leaves), "backward: the gradients are not there", RETURNED)
     for name in leaves:
-        known = {REPLACED: once[name], SENT_ON: sent_on[name]}
+        known = {REPLACED: once[name], SENT_ON: sent_on[name], SENT_ON_TOO: too[name]}
         expect(f"d{name}", grads.get(f"d{name}"), 2 * once[name], known, f"{case}, backward called twice")
