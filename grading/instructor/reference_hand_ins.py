@@ -23,7 +23,7 @@ batches of 100; r is the learning rate, multiplied by d after each epoch.  Exerc
     [128]          49,000     12       5e-4   0.8    68.1 %   0.3    (reg=1e-2: what is handed in)
 
 Exercise 4.10 asks for 70 and 80 % of 3,000 new pictures.  (conv 3x3 - bn - relu - pool) with 16, 32, 64 filters -
-affine, on 20,000 pictures for three epochs in batches of 50, reaches 85.6 %, standard deviation 0.6 (three seeds, 10,000
+affine, on 20,000 pictures for 3 epochs in batches of 50, reaches 85.6 %, standard deviation 0.6 (three seeds, 10,000
 new pictures; 57 s on one core of an AMD EPYC).  That is what is handed in.
 
 Exercise 5.8 asks for 55, 75, 83 and 88 %.  After ten epochs on 5,000 pictures, by AdamW in batches of 64 with one cycle
