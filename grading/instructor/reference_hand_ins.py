@@ -24,7 +24,8 @@ batches of 100; r is the learning rate, multiplied by d after each epoch.  Exerc
 
 Exercise 4.10 asks for 70 and 80 % of 3,000 new pictures.  (conv 3x3 - bn - relu - pool) with 16, 32, 64 filters -
 affine, on 20,000 pictures for 3 epochs in batches of 50, reaches 85.6 %, standard deviation 0.6 (three seeds, 10,000
-new pictures; 57 s on one core of an AMD EPYC).  That is what is handed in.
+new pictures; 57 s on one core of an AMD EPYC).  That is what is handed in.  On 49,000
+pictures for 8 epochs, with d = 0.6, it reaches 94.6 % (one seed; 337 s of one core, 560 s on a busy machine).
 
 Exercise 5.8 asks for 55, 75, 83 and 88 %.  After ten epochs on 5,000 pictures, by AdamW in batches of 64 with one cycle
 of the rate, mean and standard deviation of three seeds on 3,000 new pictures (the last: 10,000):
