@@ -147,6 +147,7 @@ def convolution_numbers(learner):
         {
             "at a tie a step up raises the maximum, and a step down does not lower it": 4,
             "each of the four pixels has a slope": slopes / 4,
+            "central differences measure the same at each of the four, whatever backward sends": slopes / 2,
         },
     )
     _check(learner, "ties_after_a_relu", [zero, slopes], mistakes)

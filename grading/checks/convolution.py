@@ -114,10 +114,16 @@ def _check_conv_forward(learner, layer, cases):
             "b is added once, not once for each channel": wanted + (x.shape[1] - 1) * bias,
             "filters must not be mirrored": conv(x, w.flip(2, 3), b, conv_param),
             "the stride is ignored": _conv_at_stride_1(x, w, b, conv_param),
+            "the product has the filters in its rows: its axes are F, N, H_out, W_out": _unexchanged(wanted),
             "the zeros are padded on all four sides": conv(F.pad(x, (0, frame, 0, frame)), w, b, unframed),
             "a filter sees all channels": conv(x[:, :1], w[:, :1], b, conv_param),
         }
         expect("out", out, wanted, mistakes, case, TOLERANCE[str(arrays[0].dtype)])
+
+
+def _unexchanged(out):
+    """The product W_row X_col + b, read as if the images came before the filters."""
+    return out.transpose(0, 1).reshape(out.shape)
 
 
 def _check_conv_backward(learner, kind, cases, names):
