@@ -373,15 +373,15 @@ def bars(ax, rows, parts, xlabel=None, marks=None):
     return ax
 
 
-def map_table(rows, titles=None, data=None, size=1.1, title=None):
+def map_table(rows, titles=None, data=None, size=1.1):
     """A table of pictures and maps; returns the figure.
 
     rows: a dict from the label of a row to its entries, each a picture (3, H, W) in 0 to 255, or a map (H, W), which
     has a colour scale of its own, dark where it is least and bright where it is most.  titles: above the first row
-    (None: none).  data, title: as for `figure`.  size: width of an entry, in inches.
+    (None: none).  data: as for `figure`.  size: width of an entry, in inches.
     """
     columns = max(map(len, rows.values()))
-    fig, axes = figure(len(rows), columns, data, size, 1.08 * size, title)
+    fig, axes = figure(len(rows), columns, data, size, 1.08 * size)
     axes = np.reshape(axes, (len(rows), columns))
     for line, (label, entries) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label, fontsize=9)

@@ -37,8 +37,7 @@ def _conv(module):
     if not plain or isinstance(module.padding, str):
         raise ValueError(f"module: wanted a convolution without groups and dilation, padded by zeros; got {module}")
     settings = {"stride": _both(module, "stride"), "pad": _both(module, "padding")}
-    bias = torch.zeros(module.out_channels) if module.bias is None else module.bias
-    return [("conv", {"w": _array(module.weight), "b": _array(bias), **settings})]
+    return [("conv", {"w": _array(module.weight), "b": _bias(module), **settings})]
 
 
 def _norm(module):
@@ -60,8 +59,7 @@ def _mean(module):
 
 
 def _linear(module):
-    bias = torch.zeros(module.out_features) if module.bias is None else module.bias
-    return [("affine", {"w": _array(module.weight.T), "b": _array(bias)})]
+    return [("affine", {"w": _array(module.weight.T), "b": _bias(module)})]
 
 
 def _block(module):
@@ -76,6 +74,11 @@ def _both(module, name):
     if both[0] != both[1]:
         raise ValueError(f"module: wanted the same {name} for height and width; got {module}")
     return both[0]
+
+
+def _bias(module):
+    """The biases of a convolution or an affine layer; zeros where it has none."""
+    return _array(torch.zeros(len(module.weight)) if module.bias is None else module.bias)
 
 
 def _array(tensor):
