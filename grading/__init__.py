@@ -35,8 +35,7 @@ instructor/ is not part of the student edition.  There, sandbox.py starts both p
 
 def load_ipython_extension(ipython):
     """Register `%grade`, `%hint` and `%progress`."""
-    from grading.magic import grade, hint  # here, since grading.magic imports other modules of this package
-    from grading.progress import progress  # here, likewise
+    from grading.magic import grade, hint, progress  # here, since grading.magic imports other modules of this package
 
     for magic in (grade, hint, progress):
         ipython.register_magic_function(magic)

@@ -201,14 +201,12 @@ def table(graded, tiers=3, more=""):
 
     tiers: how many of those of each hint; more: the command for another one, to which an exercise's id is added.
     """
-    full = {e.id for e, results in graded.items() if not any(r.hint for r in results)}
-    known = {e.id for e in graded}
     width = max([45, *(len(e.title) + 1 for e in graded)])
     yield f"{'exercise':{width + 5}s} {'points':>9s} {'time':>7s}"
     for exercise, results in graded.items():
         earned, seconds = sum(r.earned for r in results), sum(r.seconds for r in results)
         yield f"{exercise.id:5s}{exercise.title:{width}s} {earned:3d} of {exercise.points:2d} {seconds:5.1f} s"
-        if results[0].open and len({r.open for r in results}) == 1:
+        if verdict(results) == "open":
             yield from _indented(results[0].hint)
             continue
         for result in results:
@@ -217,12 +215,27 @@ def table(graded, tiers=3, more=""):
                 yield from _indented(f"{result.part} ({points}): {result.hint}")
                 yield from itertools.chain.from_iterable(map(_indented, result.tiers[1:tiers]))
         yield from notes_of(results)
-        if more and exercise.id not in full:
+        if more and first_failing(results):
             yield from _indented(f"next: {more}{exercise.id}")
-        if earned and (others := ", ".join(used for used in exercise.uses if used in known - full)):
-            yield from _indented(f"checked with correct functions for {others}, where yours are not right yet")
+        yield from _indented(helped(exercise, results, graded))
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
     yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
+
+
+def verdict(results):
+    """The verdict on an exercise, in words."""
+    if not first_failing(results):
+        return "right"
+    return "open" if all(result.open for result in results) else "not right yet"
+
+
+def helped(exercise, results, graded):
+    """The sentence that names the exercises below this one that are wrong themselves; "" if it got nothing by them."""
+    wrong = {other.id for other, found in graded.items() if first_failing(found)}
+    others = ", ".join(used for used in exercise.uses if used in wrong)
+    if not others or not any(result.earned for result in results):
+        return ""
+    return f"checked with correct functions for {others}, where yours are not right yet"
 
 
 def notes_of(results):

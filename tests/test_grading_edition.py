@@ -514,11 +514,13 @@ def test_a_notebook_runs_up_to_the_first_open_exercise_and_says_where_to_go(edit
         with pytest.raises(CellExecutionError) as raised:
             client.execute()
     assert raised.value.ename == "NotYet"
-    assert "exercise 3.1 is open" in str(raised.value)
-    stopped = [
-        i for i, cell in enumerate(notebook.cells) if any(o.output_type == "error" for o in cell.get("outputs", []))
-    ]
-    assert stopped == [first]
+    shown, error = notebook.cells[first].outputs
+    assert error.traceback == ["exercise 3.1 is open: a run of several cells stops here"]
+    text = shown.data["text/plain"]
+    assert re.match(r"exercise +points +time\n3\.1 +\S.* 0 of ", text)
+    assert "exercise 3.1 is open: dropout_forward in cs231n/dropout.py must return" in " ".join(text.split())
+    assert "<table>" in shown.data["text/html"]
+    assert not [cell for cell in notebook.cells[first + 1 :] if cell.get("outputs")]
 
 
 # --- what a grading looks like ---
@@ -602,9 +604,9 @@ def test_the_edition_has_only_what_a_student_needs(edition):
         "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
-        "__init__.py", "checks", "child.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml", "expect.py",
-        "given.zip", "grade.py", "hand_ins.py", "hints.py", "magic.py", "merge.py", "notebooks.py", "progress.py",
-        "questions.toml", "reset.py", "rules.py", "session.py", "substitutes.py", "update.py",
+        "__init__.py", "checks", "child.py", "display.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml",
+        "expect.py", "given.zip", "grade.py", "hand_ins.py", "hints.py", "magic.py", "merge.py", "notebooks.py",
+        "progress.py", "questions.toml", "reset.py", "rules.py", "session.py", "substitutes.py", "update.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)
