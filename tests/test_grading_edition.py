@@ -518,7 +518,7 @@ def test_a_notebook_runs_up_to_the_first_open_exercise_and_says_where_to_go(edit
     assert error.traceback == ["exercise 3.1 is open: a run of several cells stops here"]
     text = shown.data["text/plain"]
     assert re.match(r"exercise +points +time\n3\.1 +\S.* 0 of ", text)
-    assert "exercise 3.1 is open: dropout_forward in cs231n/dropout.py must return" in " ".join(text.split())
+    assert "exercise 3.1 is open: dropout_steps in cs231n/derivations.py must return" in " ".join(text.split())
     assert "<table>" in shown.data["text/html"]
     assert not [cell for cell in notebook.cells[first + 1 :] if cell.get("outputs")]
 

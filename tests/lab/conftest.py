@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import httpx
 import pytest
 
 from grading.instructor import student
@@ -21,7 +22,11 @@ class Lab:
 
     def __init__(self, page, address, folder):
         self.page, self.folder = page, folder
+        page.set_default_timeout(120_000)  # of a step, on a busy machine
         page.goto(address)
+        page.add_style_tag(
+            content="html, body { height: 100% }"
+        )  # axe-core looks at nothing in a body without a height
         self._wait("() => window.jupyterapp?.shell.currentWidget?.content?.widgets")
         # Lab looks idle before the kernel exists.
         self._wait("() => jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
@@ -83,6 +88,15 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
+def chromium():
+    if browser.chromium() is None:
+        assert "CI" not in os.environ, "there is no Chromium or Chrome on this machine"
+        pytest.skip("needs a Chromium or Chrome: there is none on this machine")
+    with browser.opened() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
 def edition(tmp_path_factory):
     out = tmp_path_factory.mktemp("lab") / "student"
     student.write(out)
@@ -105,20 +119,18 @@ def address(edition, tmp_path_factory):
 
 
 def _address(server):
-    """The address that the server prints.  What it prints after that is read and dropped."""
+    """The address that the server prints, once it answers.  What it prints after that is read and dropped."""
     log = []
     for line in server.stderr:
         log.append(line)
         if found := re.search(r"http://localhost:\S+", line):
             threading.Thread(target=server.stderr.read, daemon=True).start()
+            with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:  # it prints before it listens
+                client.get(found[0])
             return found[0]
     return pytest.fail("JupyterLab did not start:\n" + "".join(log))
 
 
 @pytest.fixture(scope="session")
-def lab(edition, request):
-    if browser.chromium() is None:
-        assert "CI" not in os.environ, "there is no Chromium or Chrome on this machine"
-        pytest.skip("needs a Chromium or Chrome: there is none on this machine")
-    with browser.opened() as opened:
-        yield Lab(opened.new_page(viewport={"width": 1280, "height": 900}), request.getfixturevalue("address"), edition)
+def lab(chromium, edition, address):
+    return Lab(chromium.new_page(viewport={"width": 1280, "height": 900}), address, edition)

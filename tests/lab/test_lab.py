@@ -1,5 +1,7 @@
 """The student edition in JupyterLab: exercise 1.1 is written in the editor and graded, and the hints open."""
 
+import re
+
 import pytest
 
 FILE = "cs231n/layers.py"
@@ -46,28 +48,31 @@ def test_an_open_exercise_earns_nothing_and_says_what_to_write(lab, given):
     assert "exercise 1.1 is open: a run of several cells stops here" in output.inner_text()
 
 
-def test_the_hints_on_a_mistake_open_one_after_the_other_when_asked_for(lab, given):
+def test_the_hints_on_a_mistake_are_folded_until_opened_and_absent_until_asked_for(lab, given):
     lab.write(FILE, with_bodies(given, WRONG))
     lab.run("set-up")
     output = lab.run("grade-1-1")
     assert table(output)[1] == ["1.1 The affine layer", "not right yet", "0 of 3"]
-    first, second = output.locator("summary").all()  # and no further tier
-    assert first.inner_text() == "affine_forward: 0 of 1 points"
-    assert output.get_by_text("expected").is_visible()
+    summaries = output.locator("summary")
+    assert summaries.all_inner_texts() == ["affine_forward: 0 of 1 points", "affine_backward: 0 of 2 points"]
+    assert output.get_by_text(re.compile("^out.* expected ")).is_visible()
     error = output.get_by_text("ValueError: <img src=x> costs $1$ & more")
     assert not error.is_visible()
-    second.click()
+    summaries.last.click()
     assert error.is_visible()
-    for key in ("Enter", "Space"):
-        lab.page.keyboard.press(key)
-    assert output.locator("img, mjx-container").count() == 0
+    assert output.locator("img, mjx-container").count() == 0  # it is shown as it is
+    for key, visible in (("Enter", False), ("Space", True)):
+        summaries.last.press(key)
+        assert error.is_visible() == visible
 
     output = lab.run_below("%hint 1.1")
     assert output.get_by_text("Set x to zeros").is_visible()
-    assert output.get_by_text("b is missing").count() == 0
+    assert "b is missing" not in output.inner_html()
     output = lab.run_below("%hint 1.1")
     assert output.get_by_text("b is missing").is_visible()
     assert lab.violations("dark") == lab.violations("light") == []
+    output.locator("table").evaluate("table => { table.style.color = 'silver'; }")  # axe-core can find something
+    assert {found.split(":")[0] for found in lab.violations("light")} == {"color-contrast"}
 
 
 def test_the_solution_earns_its_points_which_the_progress_shows(lab, given):
