@@ -75,7 +75,9 @@ class Lab:
         before = self.page.evaluate(f"() => {count}")
         self.page.keyboard.press("Control+Enter")
         self._wait(f"before => {count} !== null && {count} !== before", before)
-        return self.page.locator(".jp-Cell.jp-mod-active .jp-OutputArea")
+        output = self.page.locator(".jp-Cell.jp-mod-active .jp-OutputArea")
+        output.scroll_into_view_if_needed()  # axe-core looks at what is on the screen
+        return output
 
     def violations(self, scheme):
         """What axe-core finds in the outputs, in light or dark."""
