@@ -302,7 +302,9 @@ def test_the_code_that_answers_a_prediction_is_folded_up_to_the_next_text():
     assert folded == {cut_notebooks.SET_UP: False, "before": False, "run": True, "drawn": True, "after": False}
     *_, result, _ = cut.cells
     closed, rest = result.source.split("</details>\n\n")
-    assert closed.startswith("<details><summary>") and "\n\nSo.\n\n" in closed and rest == "And."
+    assert closed.startswith("<details><summary>")
+    assert "\n\nSo.\n\n" in closed
+    assert rest == "And."
 
 
 @pytest.mark.parametrize("first", ["### A section", "*Question 1.1.* Why?"])
