@@ -1,6 +1,7 @@
 """The student edition: whole, without solutions, and worth exactly the points of the solutions that are put back."""
 
 import ast
+import dis
 import filecmp
 import importlib
 import inspect
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 import types
 from itertools import pairwise
@@ -85,9 +87,8 @@ def used_by(exercise):
     found, seen, todo = set(), set(), [reference(name) for name in exercise.functions]
     while todo:
         function = todo.pop()
-        for name in names(function.__code__):
-            if name == "RULES":  # a rule is chosen by its name, and the checks take sgd, which is given
-                continue
+        names, methods = called(function)
+        for name in names - {"RULES"}:  # a rule is chosen by its name, and the checks take sgd, which is given
             for value in functions(function.__globals__.get(name)):
                 qualified = f"{value.__module__.removeprefix('cs231n.')}.{value.__qualname__}"
                 if qualified in owners:
@@ -95,10 +96,8 @@ def used_by(exercise):
                 elif value.__module__.startswith("cs231n.") and value not in seen:
                     seen.add(value)
                     todo.append(value)
-            # A method of its own class:
-            found |= {
-                owners[f] for f in owners for mine in exercise.functions if f == f"{mine.rpartition('.')[0]}.{name}"
-            }
+        classes = {mine.rpartition(".")[0] for mine in exercise.functions}
+        found |= {owners[f] for f in owners for owner in classes for name in methods if f == f"{owner}.{name}"}
     return found
 
 
@@ -110,12 +109,19 @@ def reference(name):
     return inspect.unwrap(found)
 
 
-def names(code):
-    """The names that a function's code looks up, that of the functions in it too."""
-    yield from code.co_names
+def called(function):
+    """The globals that a function's code looks up, and what it takes of self; another object's methods do not count."""
+    source = textwrap.dedent(inspect.getsource(function))
+    attributes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    return {*global_names(function.__code__)}, {a.attr for a in attributes if ast.unparse(a.value) == "self"}
+
+
+def global_names(code):
+    """The global names that a code looks up, and those of the functions in it."""
+    yield from (line.argval for line in dis.get_instructions(code) if line.opname == "LOAD_GLOBAL")
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from names(constant)
+            yield from global_names(constant)
 
 
 def functions(value):
@@ -125,6 +131,13 @@ def functions(value):
     elif isinstance(value, dict | tuple):
         for entry in value.values() if isinstance(value, dict) else value:
             yield from functions(entry)
+
+
+def test_a_method_of_another_object_is_no_use_of_the_exercise_of_that_name():
+    def solution(self, entered):
+        entered.add(self.loss(sum(entered)))
+
+    assert called(solution) == ({"sum"}, {"loss"})
 
 
 def test_autoreload_reaches_each_function_since_no_decorator_keeps_an_older_one():
