@@ -1,7 +1,6 @@
 """The student edition: whole, without solutions, and worth exactly the points of the solutions that are put back."""
 
 import ast
-import dis
 import filecmp
 import importlib
 import inspect
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bytecode import global_names
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -114,14 +114,6 @@ def called(function):
     source = textwrap.dedent(inspect.getsource(function))
     attributes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
     return {*global_names(function.__code__)}, {a.attr for a in attributes if ast.unparse(a.value) == "self"}
-
-
-def global_names(code):
-    """The global names that a code looks up, and those of the functions in it."""
-    yield from (line.argval for line in dis.get_instructions(code) if line.opname == "LOAD_GLOBAL")
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from global_names(constant)
 
 
 def functions(value):
@@ -274,6 +266,18 @@ def test_the_notebooks_hold_no_output_no_solution_and_each_exercise_once(edition
     assert sorted(graded) == sorted(EXERCISES)
 
 
+def test_each_name_that_a_notebook_imports_is_used_in_its_code_or_named_in_its_text(edition):
+    for file in sorted((edition / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(file, 4).cells
+        trees = [*map(ast.parse, student._code([nbformat.v4.new_notebook(cells=cells)]))]
+        nodes = [node for tree in trees for node in ast.walk(tree)]
+        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        imported = {alias.asname or alias.name for node in imports for alias in node.names}
+        used = {node.id for node in nodes if isinstance(node, ast.Name)}
+        told = re.findall(r"\w+", " ".join(cell.source for cell in cells if cell.cell_type == "markdown"))
+        assert imported - used - {*told} == set(), file.name
+
+
 def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     source = (
         "**Derivation.** It is short.\n\n1. One.\n2. Two:\n$$dx = 2$$\n3. Three.\n\n4. Four.\n\nSo it is.\n\n"
@@ -315,7 +319,9 @@ def test_the_code_that_answers_a_prediction_is_folded_up_to_the_next_text():
     assert folded == {cut_notebooks.SET_UP: False, "before": False, "run": True, "drawn": True, "after": False}
     *_, result, _ = cut.cells
     closed, rest = result.source.split("</details>\n\n")
-    assert closed.startswith("<details><summary>") and "\n\nSo.\n\n" in closed and rest == "And."
+    assert closed.startswith("<details><summary>")
+    assert "\n\nSo.\n\n" in closed
+    assert rest == "And."
 
 
 @pytest.mark.parametrize("first", ["### A section", "*Question 1.1.* Why?"])
