@@ -378,7 +378,7 @@ def map_table(rows, titles=None, data=None, size=1.1):
     (None: none).  data: as for `figure`.  size: width of an entry, in inches.
     """
     columns = max(map(len, rows.values()))
-    fig, axes = figure(len(rows), columns, data, size, 1.08 * size)
+    fig, axes = figure(len(rows), columns, data, size, size)
     axes = np.reshape(axes, (len(rows), columns))
     for line, (label, entries) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label, fontsize=9, rotation=0, ha="right", va="center")
