@@ -26,6 +26,8 @@ rules.py says what the learner's code may do there, and raises an error in the l
 
 progress.py (`make progress`, `%progress`) counts the points of each notebook and names the next exercise.
 
+display.py shows what magic.py has to say as tables, where HTML is shown.
+
 update.py (`make update`) applies a corrected edition to a copy, and reset.py (`make reset`) puts an exercise back.
 edition.py reads editions, and the record of what was given; merge.py merges files; notebooks.py reads notebooks.
 
