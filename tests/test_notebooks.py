@@ -16,7 +16,6 @@ from bytecode import global_names
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DESCRIBED = NOTEBOOKS  # each of their figures has an alternative text
-RERUN = [path for path in NOTEBOOKS if not path.stem.startswith("04")]  # whose cells can be run again
 SYMBOLS = {*"CHNWXbpswxy", "beta", "cache", "gamma", "out", "pad"}  # of formulas; each section has its own
 
 
@@ -134,7 +133,7 @@ def changed_inputs(sources):
         bound |= dict.fromkeys(cell.binds, i)
 
 
-@pytest.mark.parametrize("path", RERUN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_cell_that_is_run_again_after_all_others_takes_what_it_took_at_first(path):
     sources = ["".join(cell["source"]) for cell in code_cells(json.loads(path.read_text()))]
     assert [found for found in changed_inputs(sources) if found[1] not in SYMBOLS] == []

@@ -33,8 +33,9 @@ UNTRAINED = (
     "10 % is chance: train the net, and save the mean, the std and the running statistics that it was trained with"
 )
 LEARN_MORE = (
-    "where the training accuracy is as low, try rates three times as large and as small, smaller batches, more epochs "
-    "or another design; where it is far higher, more images"
+    "where your validation accuracy is far above this, the file lacks the mean image or the running statistics of the "
+    "net; where the training accuracy is as low, try rates three times as large and as small, smaller batches, more "
+    "epochs or another design; where it is far higher, more images"
 )
 ATTEMPTS = 3
 
