@@ -23,8 +23,21 @@ LITERAL = "``{}``".format
 
 
 def test_every_symbol_of_an_equation_is_escaped():
-    lines = ["dx = |w|_2 * x_ij, y = x_ * `w`."]
-    assert docstrings.rst(lines, "function", LITERAL) == [r"| dx = \|w\|\_2 \* x\_ij, y = x\_ \* ``w``.", ""]
+    lines = ["dx = |w|_2 * need_dx, y = x_ * `w`."]
+    assert docstrings.rst(lines, "function", LITERAL) == [r"| dx = \|w\|\_2 \* need\_dx, y = x\_ \* ``w``.", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("p_ij = exp(x_{i, y_i})", r"p\ :sub:`ij`\  = exp(x\ :sub:`i, y\_i`\ )"),
+        ("X_col^T, v_b^2", r"X\ :sub:`col`\ \ :sup:`T`\ , v\ :sub:`b`\ \ :sup:`2`\ "),
+        ("2^-11, cos(u)^(n - 1)", r"2\ :sup:`-11`\ , cos(u)\ :sup:`(n - 1)`\ "),
+        ("bn_param, x_train, dlog_p, a_b_c", r"bn\_param, x\_train, dlog\_p, a\_b\_c"),
+    ],
+)
+def test_an_equations_indices_and_powers_are_set_lower_and_higher(text, written):
+    assert docstrings.rst([text], "function", LITERAL) == [f"| {written}", ""]
 
 
 def test_a_break_that_the_width_made_is_undone_and_one_of_the_author_is_kept():

@@ -10,6 +10,7 @@ from website import browser, packages
 SITE = Path(__file__).resolve().parents[2] / "dist/site"
 PAGES = sorted(str(file.relative_to(SITE)) for file in SITE.rglob("*.html") if file.parent.name != "_static")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+NOTEBOOKS = [name for name in PAGES if name.startswith("notebooks/")]
 LONG = "notebooks/01_fully_connected_nets.html"
 
 
@@ -50,6 +51,42 @@ def test_axe_finds_nothing(each, scheme):
 def test_an_enlarged_page_scrolls_in_one_direction_alone(each, width):
     each.set_viewport_size({"width": width, "height": 450})
     assert each.evaluate("() => document.scrollingElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_no_line_of_a_code_cell_is_cut_off(page, site, name, media):
+    browser.show(page, site / name)
+    page.emulate_media(media=media)
+    cut = "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent)"
+    assert page.eval_on_selector_all("div.cell_input pre", cut) == []
+
+
+def test_on_a_phone_a_figure_and_a_table_scroll_and_keep_their_words_legible(page, site):
+    page.set_viewport_size({"width": 375, "height": 700})
+    browser.show(page, site / LONG)
+    widths = page.eval_on_selector_all("img", "figures => figures.map(f => [f.width, Math.min(f.naturalWidth, 608)])")
+    assert widths
+    assert [(width, least) for width, least in widths if width < least] == []
+    browser.show(page, site / "docs/gpu.html")
+    page.wait_for_selector(".pst-scrollable-table-container[tabindex='0']")
+    words = "cells => cells.filter(c => c.textContent.trim().length > 20).map(c => c.clientWidth)"
+    assert min(page.eval_on_selector_all("td", words)) > 60
+
+
+def test_a_comma_stays_on_the_line_of_its_formula(page, site):
+    page.set_viewport_size({"width": 375, "height": 700})
+    browser.show(page, site / LONG)
+    tops = page.eval_on_selector_all(
+        "span.together",
+        """spans => spans.map(span => {
+            const range = document.createRange();
+            range.selectNode(span.lastChild);
+            return [span.firstChild.getBoundingClientRect().bottom, range.getBoundingClientRect().top];
+        })""",
+    )
+    assert len(tops) > 20
+    assert [(formula, comma) for formula, comma in tops if comma > formula] == []
 
 
 def test_axe_can_find_something(page, site):
@@ -114,7 +151,7 @@ def test_formulas_are_typeset_and_read_aloud(page, site):
     assert page.locator("mjx-merror").count() == 0
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_each_notebook_has_a_pdf_that_its_page_links_to(page, site, name):
     browser.show(page, site / name)
     pdf = site / "notebooks" / page.locator("p.pdf a").get_attribute("href")

@@ -64,8 +64,8 @@ def public(tree):
 
 
 def bare(text):
-    """A text without the spaces, the breaks and the backticks that its page shows in another way."""
-    return re.sub(r"[\s`]", "", text)
+    """A text without what its page shows in another way: spaces, breaks, backticks, and the marks of an index or a power."""
+    return re.sub(r"[\s`_^{}]", "", text)
 
 
 def test_a_docstrings_names_and_sections_are_links(site):
