@@ -84,7 +84,7 @@ site: $(SITE_SET_UP) ## build the site into dist/site, with PDFs of the notebook
 	@$(VENV_PYTHON) -m website.build $(SITE_ARGS)
 
 test-site: site ## find the site's broken links, and test its pages in a headless Chromium if there is one
-	@$(VENV_PYTHON) -m pytest tests/website $(TEST_ARGS)
+	@$(VENV_PYTHON) -m pytest tests/website --numprocesses=auto --dist=loadgroup --benchmark-disable $(TEST_ARGS)
 
 colab: $(SET_UP) ## write a first cell into each notebook that gets the pack in Colab
 	@$(VENV_PYTHON) -m website.colab

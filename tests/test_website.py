@@ -4,7 +4,10 @@ import ast
 import base64
 import hashlib
 import io
+import os
 import re
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -160,3 +163,52 @@ def test_the_workflow_calls_targets_of_make_and_pins_each_action_by_its_commit()
     actions = [step["uses"] for step in steps if "uses" in step]
     assert actions
     assert [action for action in actions if not re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action)] == []
+
+
+# --- the browser of the gate ---
+
+APT_GET = """#!/bin/sh
+echo "$@" >>{folder}/called
+[ "$1" = update ] || {{ echo E: no package; {install}; }}
+"""
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A machine with few programs, and an apt-get that calls `install`, a line of shell, in place of installing."""
+
+    def script(name, text):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+
+    def get_chromium(install, *browsers):
+        for name in ("env", "id", "tail"):
+            (tmp_path / name).symlink_to(shutil.which(name))
+        script("sudo", '#!/bin/sh\nshift\nexec "$@"\n')
+        script("apt-get", APT_GET.format(folder=tmp_path, install=install.format(folder=tmp_path)))
+        for name in browsers:
+            script(name, "#!/bin/sh\n")
+        command = [shutil.which("bash"), ROOT / ".ci/get-chromium"]
+        done = subprocess.run(command, env=os.environ | {"PATH": str(tmp_path)}, capture_output=True, text=True)
+        called = tmp_path / "called"
+        return done, called.read_text().splitlines() if called.exists() else []
+
+    return get_chromium
+
+
+def test_the_gate_installs_debians_chromium_where_there_is_no_browser(machine):
+    done, called = machine(": >{folder}/chromium; PATH=/bin:/usr/bin chmod +x {folder}/chromium")
+    assert done.returncode == 0, done.stderr
+    assert called == ["update", "install --yes --no-install-recommends chromium"]
+
+
+def test_the_gate_uses_a_browser_that_is_there(machine):
+    done, called = machine("exit 1", "google-chrome")
+    assert (done.returncode, called) == (0, [])
+
+
+@pytest.mark.parametrize("install", ["exit 100", "exit 0"])  # the second installs something without a Chromium in it
+def test_the_gate_says_that_no_browser_could_be_installed(machine, install):
+    done, _ = machine(install)
+    assert done.returncode == 1
+    assert "E: no package\nno Chromium, and apt-get could not install one as above" in done.stderr

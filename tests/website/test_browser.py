@@ -31,7 +31,7 @@ def focused(page):
     }""")
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PAGES])
 def each(request, chromium, site):
     """Each page of the site in turn, opened once for all the tests that look at it."""
     with offline_page(chromium) as page:
@@ -43,7 +43,7 @@ def each(request, chromium, site):
 def test_axe_finds_nothing(each, scheme):
     each.set_viewport_size({"width": 1280, "height": 900})
     each.emulate_media(color_scheme=scheme)
-    each.wait_for_selector(f"html[data-theme={scheme}]", state="attached", timeout=5000)
+    each.wait_for_selector(f"html[data-theme={scheme}]", state="attached")
     assert violations(each) == []
 
 
@@ -117,7 +117,7 @@ def test_the_theme_is_switched_by_the_keyboard(page, site):
         page.wait_for_selector(menu)
         for key in [*keys, "Enter"]:
             page.keyboard.press(key)
-        page.wait_for_selector(f"html[data-mode={mode}]", state="attached", timeout=5000)
+        page.wait_for_selector(f"html[data-mode={mode}]", state="attached")
 
 
 def test_the_search_finds_a_formulas_function_by_the_keyboard(page, site):
