@@ -42,6 +42,7 @@ NOT_FOR_STUDENTS = (
     "test-notebooks",
     "notebooks",
     "test-site",
+    "test-colab",
     "bench",
     "lint",
     "student",

@@ -64,7 +64,7 @@ def public(tree):
 
 
 def bare(text):
-    """A text without what its page shows in another way: spaces, breaks, backticks, and the marks of an index or a power."""
+    """A text without what its page shows in another way: spaces, breaks, backticks, the marks of indices and powers."""
     return re.sub(r"[\s`_^{}]", "", text)
 
 
