@@ -103,8 +103,13 @@ def test_without_an_address_nothing_is_written(monkeypatch, tmp_path):
 # --- containers ---
 
 
+def settings_of_codespaces():
+    text = (ROOT / ".devcontainer/devcontainer.json").read_text()
+    return json.loads(re.sub(r"^//.*\n", "", text))  # its format admits comments
+
+
 def test_codespaces_calls_a_target_of_make_on_a_supported_python():
-    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    container = settings_of_codespaces()
     version = re.fullmatch(r"mcr\.microsoft\.com/devcontainers/python:(3\.\d+)-bookworm", container["image"])[1]
     assert container["postCreateCommand"] == f"make install PYTHON=python{version}"
     assert version in PYTHONS
@@ -114,7 +119,7 @@ def test_codespaces_calls_a_target_of_make_on_a_supported_python():
 @pytest.mark.parametrize("fault", [{"postCreateComand": "make"}, {"forwardPorts": "8888"}, {"containerEnv": {"A": 1}}])
 def test_a_fault_in_the_settings_of_codespaces_is_found(fault):
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(json.loads((ROOT / ".devcontainer/devcontainer.json").read_text()) | fault, CONTAINER)
+        jsonschema.validate(settings_of_codespaces() | fault, CONTAINER)
 
 
 def test_binder_installs_extras_that_exist_with_the_pins_on_a_supported_python():
@@ -130,6 +135,11 @@ def test_the_image_for_jupyterhub_installs_extras_that_exist_with_the_pins_on_a_
     assert re.search(r"^FROM python:(3\.\d+)-slim", text, re.MULTILINE)[1] in PYTHONS
     assert "--constraint constraints.txt" in text
     assert extras(text) <= PROJECT["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "binder/requirements.txt", ".devcontainer/devcontainer.json"])
+def test_each_entry_says_that_its_service_has_not_run_it(file):
+    assert re.search(r"^(#|//).*\bNot (built|run there) yet\b", (ROOT / file).read_text(), re.MULTILINE)
 
 
 def extras(text):

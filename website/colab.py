@@ -1,6 +1,7 @@
 """Write into each notebook a link that opens it in Colab, and a cell that gets the pack there: `make colab`.
 
-The address of the repository is the setting repository of [tool.cs231n] in pyproject.toml.
+The address of the repository is the setting repository of [tool.cs231n] in pyproject.toml.  The cell was tested on
+Colab's package versions (`make test-colab`), and not yet in Colab.
 """
 
 import sys
