@@ -160,9 +160,20 @@ def test_the_workflow_calls_targets_of_make_and_pins_each_action_by_its_commit()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {step["run"] for step in steps if "run" in step} == {"make site", "make test-site"}
     assert {"site", "test-site"} <= targets
+    assert [step["with"]["path"] for step in steps if "pages-artifact" in step.get("uses", "")] == ["dist/site"]
     actions = [step["uses"] for step in steps if "uses" in step]
     assert actions
     assert [action for action in actions if not re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action)] == []
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/instructors.md", "docs/gpu.md", ".ci/run"])
+def test_the_targets_that_documents_name_exist(file):
+    own = (ROOT / "Makefile").read_text() + (ROOT / "grading/instructor/edition/targets.mk").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", own, re.MULTILINE))
+    text = (ROOT / file).read_text(encoding="utf-8")
+    named = re.findall(r"(?:^|`|= |URL=\S+ |DIR=\S+ )make (?:-C \S+ )?([a-z-]+)", text, re.MULTILINE)
+    assert named
+    assert set(named) <= targets
 
 
 # --- the browser of the gate ---

@@ -74,7 +74,7 @@ def test_on_a_phone_a_figure_and_a_table_scroll_and_keep_their_words_legible(pag
     assert min(page.eval_on_selector_all("td", words)) > 60
 
 
-def test_a_comma_stays_on_the_line_of_its_formula(page, site):
+def test_a_comma_and_a_number_stay_on_the_line_of_their_formula(page, site):
     page.set_viewport_size({"width": 375, "height": 700})
     browser.show(page, site / LONG)
     tops = page.eval_on_selector_all(
@@ -87,6 +87,7 @@ def test_a_comma_stays_on_the_line_of_its_formula(page, site):
     )
     assert len(tops) > 20
     assert [(formula, comma) for formula, comma in tops if comma > formula] == []
+    assert max(page.eval_on_selector_all(".eqno", "numbers => numbers.map(n => n.offsetHeight)")) < 40
 
 
 def test_axe_can_find_something(page, site):
