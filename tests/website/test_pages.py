@@ -136,4 +136,4 @@ def solved(site, edition, texts):
     opened = student.cut_code.modules(edition)
     statements = student.solutions(student.cut_code.modules(ROOT), exercises.values(), given, opened)
     hidden = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text(encoding="utf-8"))
-    return student.leaks(texts, statements) + student.told(texts, student.results(ROOT, hidden))
+    return student.leaks(texts, statements) + student.given_away(texts, student.results(ROOT, hidden))
