@@ -43,6 +43,7 @@ NOT_FOR_STUDENTS = (
     "notebooks",
     "test-site",
     "test-lab",
+    "test-colab",
     "bench",
     "lint",
     "student",
