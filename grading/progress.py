@@ -61,14 +61,10 @@ def lines(earned):
 
 
 def _not_in(earned):
-    """The exercises that are not in a dict: their ids, or a notebook of which none is."""
-    exercises, notebooks = read()[0].values(), {exercise.notebook for exercise in earned}
-    names = (
-        exercise.id if exercise.notebook in notebooks else f"notebook 0{exercise.notebook}"
-        for exercise in exercises
-        if exercise not in earned
-    )
-    return dict.fromkeys(names)
+    """The exercises that are not in a dict: their ids, or their notebook, if all of it is not there."""
+    notebooks = {exercise.notebook for exercise in earned}
+    others = [exercise for exercise in read()[0].values() if exercise not in earned]
+    return dict.fromkeys(e.id if e.notebook in notebooks else f"notebook 0{e.notebook}" for e in others)
 
 
 def _line(name, earned):
