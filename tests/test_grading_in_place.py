@@ -151,7 +151,7 @@ def impatient(session, tree, monkeypatch):
 @pytest.mark.parametrize(
     "loop",
     ["while True:\n        pass", "return [n for n in iter(int, 1)]",
-     "while True:\n        try:\n            pass\n        except Exception:\n            pass"],
+     "while True:\n        try:\n            list(n for n in iter(int, 1))\n        except Exception:\n            pass"],
 )  # fmt: skip
 def test_a_loop_that_does_not_end_is_stopped(impatient, tree, loop):
     hint = hint_on_relu(impatient, tree, loop)
