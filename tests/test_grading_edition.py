@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 import types
 from itertools import pairwise
@@ -18,6 +19,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from bytecode import global_names
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -86,9 +88,8 @@ def used_by(exercise):
     found, seen, todo = set(), set(), [reference(name) for name in exercise.functions]
     while todo:
         function = todo.pop()
-        for name in names(function.__code__):
-            if name == "RULES":  # a rule is chosen by its name, and the checks take sgd, which is given
-                continue
+        names, methods = called(function)
+        for name in names - {"RULES"}:  # a rule is chosen by its name, and the checks take sgd, which is given
             for value in functions(function.__globals__.get(name)):
                 qualified = f"{value.__module__.removeprefix('cs231n.')}.{value.__qualname__}"
                 if qualified in owners:
@@ -96,10 +97,8 @@ def used_by(exercise):
                 elif value.__module__.startswith("cs231n.") and value not in seen:
                     seen.add(value)
                     todo.append(value)
-            # A method of its own class:
-            found |= {
-                owners[f] for f in owners for mine in exercise.functions if f == f"{mine.rpartition('.')[0]}.{name}"
-            }
+        classes = {mine.rpartition(".")[0] for mine in exercise.functions}
+        found |= {owners[f] for f in owners for owner in classes for name in methods if f == f"{owner}.{name}"}
     return found
 
 
@@ -111,12 +110,11 @@ def reference(name):
     return inspect.unwrap(found)
 
 
-def names(code):
-    """The names that a function's code looks up, that of the functions in it too."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from names(constant)
+def called(function):
+    """The globals that a function's code looks up, and what it takes of self; another object's methods do not count."""
+    source = textwrap.dedent(inspect.getsource(function))
+    attributes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    return {*global_names(function.__code__)}, {a.attr for a in attributes if ast.unparse(a.value) == "self"}
 
 
 def functions(value):
@@ -126,6 +124,13 @@ def functions(value):
     elif isinstance(value, dict | tuple):
         for entry in value.values() if isinstance(value, dict) else value:
             yield from functions(entry)
+
+
+def test_a_method_of_another_object_is_no_use_of_the_exercise_of_that_name():
+    def solution(self, entered):
+        entered.add(self.loss(sum(entered)))
+
+    assert called(solution) == ({"sum"}, {"loss"})
 
 
 def test_autoreload_reaches_each_function_since_no_decorator_keeps_an_older_one():
@@ -262,6 +267,18 @@ def test_the_notebooks_hold_no_output_no_solution_and_each_exercise_once(edition
     assert sorted(graded) == sorted(EXERCISES)
 
 
+def test_each_name_that_a_notebook_imports_is_used_in_its_code_or_named_in_its_text(edition):
+    for file in sorted((edition / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(file, 4).cells
+        trees = [*map(ast.parse, student._code([nbformat.v4.new_notebook(cells=cells)]))]
+        nodes = [node for tree in trees for node in ast.walk(tree)]
+        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        imported = {alias.asname or alias.name for node in imports for alias in node.names}
+        used = {node.id for node in nodes if isinstance(node, ast.Name)}
+        words = re.findall(r"\w+", " ".join(cell.source for cell in cells if cell.cell_type == "markdown"))
+        assert imported - used - {*words} == set(), file.name
+
+
 def test_a_notebook_loses_its_solutions_its_steps_and_its_answers():
     source = (
         "**Derivation.** It is short.\n\n1. One.\n2. Two:\n$$dx = 2$$\n3. Three.\n\n4. Four.\n\nSo it is.\n\n"
@@ -296,18 +313,30 @@ def test_the_code_that_answers_a_prediction_is_folded_up_to_the_next_text():
     markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
     cells = [
         code("before"), markdown("**Predict** it.", metadata={"tags": ["prediction"]}), code("run"),
-        code("solved", metadata={"tags": ["solution"], "student": "drawn"}), markdown("So."), code("after"),
+        code("solved", metadata={"tags": ["solution"], "student": "drawn"}), markdown("So.\n\nAnd."), code("after"),
     ]  # fmt: skip
     cut = cut_notebooks.cut(nbformat.v4.new_notebook(cells=cells), [])
     folded = {cell.source: cell.metadata == FOLDED for cell in cut.cells if cell.cell_type == "code"}
     assert folded == {cut_notebooks.SET_UP: False, "before": False, "run": True, "drawn": True, "after": False}
+    *_, result, _ = cut.cells
+    closed, rest = result.source.split("</details>\n\n")
+    assert closed.startswith("<details><summary>")
+    assert "\n\nSo.\n\n" in closed
+    assert rest == "And."
+
+
+@pytest.mark.parametrize("first", ["### A section", "*Question 1.1.* Why?"])
+def test_a_heading_or_a_question_after_a_prediction_stays_open(first):
+    ask = nbformat.v4.new_markdown_cell("**Predict** it.", metadata={"tags": ["prediction"]})
+    cells = [ask, nbformat.v4.new_code_cell("run"), nbformat.v4.new_markdown_cell(first)]
+    assert cut_notebooks.cut(nbformat.v4.new_notebook(cells=cells), []).cells[-1].source == first
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("0*.ipynb")), ids=lambda file: file.stem)
 def test_each_prediction_has_its_tag_and_code_below_it(file):
     cells = nbformat.read(file, 4).cells
     for cell, following in pairwise(cells):
-        asks = re.search(r"^\*\*Predict\b(?!ing)|\*A prediction: ", cell.source, re.MULTILINE) is not None
+        asks = re.search(r"(?<!says )\*\*Predict\b|\*A prediction: ", cell.source) is not None
         tagged = "prediction" in cell.metadata.get("tags", [])
         assert cell.cell_type == "code" or asks == tagged, cell.source
         assert not tagged or following.cell_type == "code", following.source
@@ -373,7 +402,7 @@ RESULTS = [
 
 @pytest.mark.parametrize("file", ["notebooks/02_batch_normalization.ipynb", "cs231n/optim.py", "README.md"])
 @pytest.mark.parametrize("result", RESULTS)
-def test_a_result_that_is_told_is_found(edition, results, file, result):
+def test_a_result_that_is_given_away_is_found(edition, results, file, result):
     path = edition / file
     right = path.read_text()
     try:
@@ -383,20 +412,20 @@ def test_a_result_that_is_told_is_found(edition, results, file, result):
             path.write_text(nbformat.writes(notebook))
         else:
             path.write_text(f'{right}\n\nclass Told:\n    r"""{result}"""\n')
-        (found,) = student.told(edition, results)
+        (found,) = student.given_away(edition, results)
         assert found.startswith(file)
     finally:
         path.write_text(right)
 
 
-def test_no_result_is_told(edition, results):
+def test_no_result_is_given_away(edition, results):
     assert len(results) > 60
-    assert student.told(edition, results) == []
+    assert student.given_away(edition, results) == []
 
 
-def test_a_release_that_tells_a_result_is_refused(monkeypatch, tmp_path):
+def test_a_release_that_gives_a_result_away_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(student, "results", lambda *_: ["it is yours: double-click"])  # what each notebook says
-    with pytest.raises(ValueError, match=r"told in the edition:\nnotebooks/01_fully_connected_nets.ipynb: it is yours"):
+    with pytest.raises(ValueError, match=r"given away in the edition:\nnotebooks/01_\w+.ipynb: it is yours"):
         student.write(tmp_path / "student")
     assert not (tmp_path / "student").exists()
 
@@ -586,7 +615,7 @@ def test_the_sites_pages_of_the_edition_hold_no_solution_and_tell_no_result(edit
     assert len(list((tmp_path / "notebooks").glob("*.ipynb"))) == 5
     assert (tmp_path / "index.md").read_text().startswith("# Deep learning from scratch: the student edition")
     assert student.leaks(tmp_path, statements) == []
-    assert student.told(tmp_path, student.results(ROOT, HIDDEN)) == []
+    assert student.given_away(tmp_path, student.results(ROOT, HIDDEN)) == []
     lay_out(tmp_path)  # of the reference: the search can fail
     assert student.leaks(tmp_path, statements)
 

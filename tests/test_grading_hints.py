@@ -118,6 +118,7 @@ RELATIONS = [  # what the learner's array is, what was expected, and words of th
     (0 * X, X, "times 0"),
     (1.000007 * X, X, "times 1.00001"),
     (np.abs(X), X, "signs"),
+    (np.maximum(X, 0), X, "entries are wrong"),  # nothing is known of the sign of a 0
     (SQUARE.T, SQUARE, "transposed"),
     (X.T, X, "transposed"),
     (X[::-1], X, "in reverse along axis 0"),
@@ -235,6 +236,8 @@ def test_each_kind_of_error_has_a_hint_of_its_own():
         "One is the other transposed"
         in of_error("ValueError: operands could not be broadcast together with shapes (3,4) (4,3) ").answer
     )
+    shapes = "ValueError: operands could not be broadcast together with shapes (4,3,8,8) (4,3,6,8) (4,3,8,8) "
+    assert "They differ on axis 2: compare where each slice starts" in of_error(shapes).answer
     hints = {of_error(f"{kind}: something").question for kind in ("KeyError", "NameError", "TypeError", "Odd")}
     assert len(hints) == 4
     assert of_error("KeyError: '{0} {advice} {x}'").answer  # a learner's braces are not filled in

@@ -33,9 +33,11 @@ LAST = "the gradient is a sum over the batch; this is only the last image's part
 EVERY_FILTER = "every filter sees the window: sum over them"
 STEPS = "xp windows out db dw dwindows dxp dx"
 STEP_CONVS = [  # windows that overlap and leave the last row out; gaps between the windows, without padding
-    ((2, 3, 6, 5), (4, 3, 3, 2), {"stride": 2, "pad": 1}, "float64"),
+    ((2, 3, 8, 7), (4, 3, 3, 2), {"stride": 2, "pad": 1}, "float64"),
     ((3, 2, 4, 7), (2, 2, 1, 2), {"stride": 3, "pad": 0}, "float64"),
 ]
+UNSORTED = "the rows of dOut are the filters: move their axis before that of the images, and then reshape"
+NO_END = "-0 is 0: where pad is 0, a slice from pad to -pad is empty"
 WRONG_SIDE = "the padding has pad pixels on each side, and is cut off on the wrong one"
 
 
@@ -62,6 +64,7 @@ def conv_steps(learner):
             "dx": {
                 "the padding has to be cut off": wanted["dxp"],
                 WRONG_SIDE: wanted["dxp"][:, :, : x.shape[2], : x.shape[3]],
+                NO_END: _crop_to_minus_pad(wanted["dxp"], **conv_param),
             },
         }
         check_steps(function, function(x, w, b, conv_param, dout), wanted, mistakes, case)
@@ -139,6 +142,9 @@ def _check_conv_backward(learner, kind, cases, names):
         grads = several(backward, backward(dout, cache), "dx, dw, db")
         wanted = gradients(conv, arrays, dout, conv_param)
         mistakes = _conv_mistakes(arrays, dout, conv_param, wanted) if arrays[0].size < 1000 else ({}, {}, {})
+        if kind == "fast" and mistakes[0]:
+            unsorted = gradients(conv, arrays, _unsorted(dout), conv_param)
+            mistakes = [of_one | {UNSORTED: wrong} for of_one, wrong in zip(mistakes, unsorted, strict=True)]
         for name, *args in zip(("dx", "dw", "db"), grads, wanted, mistakes, strict=True):
             if name in names:
                 expect(name, *args, case, TOLERANCE[str(dout.dtype)])
@@ -154,6 +160,12 @@ def _conv_mistakes(arrays, dout, conv_param, wanted):
     return {"the stride is ignored": dx} | _mistakes_of_dx(x, w, b, dout, conv_param), of_dw, of_db
 
 
+def _unsorted(dout):
+    """The gradient (N, F, H_out, W_out) whose dOut, sorted by filters, is dout.reshape(F, -1)."""
+    N, F, *size = dout.shape
+    return np.ascontiguousarray(dout.reshape(F, N, *size).swapaxes(0, 1))
+
+
 def _mistakes_of_dx(x, w, b, dout, conv_param):
     pad = conv_param.get("pad", 0)
     framed = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
@@ -164,6 +176,7 @@ def _mistakes_of_dx(x, w, b, dout, conv_param):
         OVERWRITTEN: _crop(put, pad),
         WRONG_SIDE: dframed[:, :, : x.shape[2], : x.shape[3]],
         "the padding has to be cut off": dframed,
+        NO_END: _crop_to_minus_pad(dframed, pad),
     }
 
 
@@ -195,6 +208,7 @@ def im2col(learner):
             "the rows run over c, p, q, q the fastest": _columns(patches, (1, 3, 2, 0, 4)),
             "a patch is a column, not a row": wanted.T,
             "the stride is ignored": every.swapaxes(0, 1).flatten(1),
+            "n belongs to the columns: its axis has to come behind c, p and q before the reshape": _unmoved(patches),
         }
         expect("X_col", cols, wanted, mistakes, f"x {x.shape}, kernel {kernel}, {conv_param}")
 
@@ -202,6 +216,11 @@ def im2col(learner):
 def _columns(patches, order=(1, 2, 3, 0, 4)):
     """Patches (N, C, KH, KW, H_out * W_out) as a matrix, three of their axes its rows and two its columns."""
     return patches.permute(order).flatten(3).flatten(0, 2)
+
+
+def _unmoved(patches):
+    """Patches as a matrix of the right shape, reshaped from the order of axes that they have."""
+    return patches.reshape(patches[0, ..., 0].numel(), -1)
 
 
 def col2im(learner):
@@ -219,8 +238,12 @@ def col2im(learner):
             OVERWRITTEN: _crop(_put(patches.numpy(), index, framed), pad),
             WRONG_SIDE: dframed[:, :, :H, :W],
             "the padding has to be cut off": dframed,
+            NO_END: _crop_to_minus_pad(dframed, pad),
             "a pixel gets the sum of its entries, not their mean": wanted / count.clamp(min=1),
             "the columns run over n, i, j, n the slowest": fold(interleaved, x.shape, kernel, conv_param),
+            "the rows come first: reshape to C, KH, KW, N, H_out, W_out, and then move the axes": fold(
+                torch.tensor(cols).reshape(N, len(cols), -1), x.shape, kernel, conv_param
+            ),
         }
         case = f"x_shape {x.shape}, kernel {kernel}, {conv_param}"
         expect("the image", got, wanted, mistakes, case, TOLERANCE[str(x.dtype)])
@@ -237,6 +260,10 @@ def _put(values, index, shape):
     images = np.zeros((*shape[:2], shape[2] * shape[3]), values.dtype)
     images[:, :, index.ravel()] = values.reshape(*shape[:2], -1)
     return images.reshape(shape)
+
+
+def _crop_to_minus_pad(images, pad, stride=1):
+    return images[:, :, pad:-pad, pad:-pad]
 
 
 def _crop(images, pad):
