@@ -648,6 +648,7 @@ def test_what_pytorch_gave_is_stored_as_numbers_and_the_names_of_operations(edit
     with np.load(edition / "grading/expected.npz", allow_pickle=False) as stored:
         assert {stored[name].dtype.kind for name in stored.files} <= set("biuf")
         index = json.loads(stored["index"].tobytes())
+    assert re.fullmatch("[0-9a-f]{16}", index.pop("checks"))
     for part, results in index.items():
         assert re.fullmatch(r"[a-z_]+\.[a-z_0-9]+", part)
         for operation, result in results.items():

@@ -148,11 +148,14 @@ def impatient(session, tree, monkeypatch):
     return session
 
 
-@pytest.mark.parametrize(
-    "loop",
-    ["while True:\n        pass", "return [n for n in iter(int, 1)]",
-     "while True:\n        try:\n            list(n for n in iter(int, 1))\n        except Exception:\n            pass"],
-)  # fmt: skip
+ENDLESS = [
+    "while True:\n        pass",
+    "return [n for n in iter(int, 1)]",
+    "try:\n        list(n for n in iter(int, 1))\n    except Exception:\n        return relu_forward(x)",
+]
+
+
+@pytest.mark.parametrize("loop", ENDLESS)
 def test_a_loop_that_does_not_end_is_stopped(impatient, tree, loop):
     hint = hint_on_relu(impatient, tree, loop)
     assert hint.startswith("no answer: it took more than 0.5 s, and was stopped, in layers.py, line ")
@@ -214,7 +217,13 @@ def test_all_parts_of_the_notebooks_are_recorded_but_those_that_run_a_net(record
     assert not player.has("resnet.residual_block")
 
 
-def test_a_recording_of_other_checks_or_another_seed_is_refused(recording, tmp_path):
+def test_a_recording_of_other_checks_is_refused(recording, monkeypatch):
+    monkeypatch.setattr(oracle, "digest", lambda: "of edited checks")
+    with pytest.raises(oracle.NotRecorded, match="of other checks than those in grading/checks"):
+        oracle.Player(recording).has("layers.affine_forward")
+
+
+def test_an_operation_that_is_not_recorded_or_another_seed_is_refused(recording, tmp_path):
     player = oracle.Player(recording)
     with pytest.raises(oracle.NotRecorded, match="seed 0"):
         player.begin("layers.affine_forward", 1)
