@@ -146,10 +146,11 @@ def digest():
 def packed(array):
     """Entries of an array that are kept, and the step between them: all, or one in so many of a large array of floats.
 
-    The step is a prime number, so that no row or column is without one of them.
+    The step is a prime number that divides no axis, so that each row, column and channel has some of them.
     """
     few = array.size <= LARGEST or array.dtype.kind != "f"
-    step = 1 if few else next(filter(_is_prime, itertools.count(array.size // LARGEST + 1)))
+    steps = (n for n in itertools.count(array.size // LARGEST + 1) if _is_prime(n) and all(m % n for m in array.shape))
+    step = 1 if few else next(steps)
     rounded = array.dtype == float and array.size >= ROUNDED
     return array.ravel()[::step].astype(np.float32 if rounded else array.dtype), step
 
