@@ -19,7 +19,7 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site colab bench train lint clean
+.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site test-lab colab bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -85,6 +85,9 @@ site: $(SITE_SET_UP) ## build the site into dist/site, with PDFs of the notebook
 
 test-site: site ## find the site's broken links, and test its pages in a headless Chromium if there is one
 	@$(VENV_PYTHON) -m pytest tests/website $(TEST_ARGS)
+
+test-lab: $(SITE_SET_UP) ## work in JupyterLab as a learner does, in a headless Chromium if there is one
+	@$(VENV_PYTHON) -m pytest tests/lab $(TEST_ARGS)
 
 colab: $(SET_UP) ## write a first cell into each notebook that gets the pack in Colab
 	@$(VENV_PYTHON) -m website.colab

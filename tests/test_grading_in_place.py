@@ -14,7 +14,7 @@ from test_grading_zoo import EXERCISES, REFERENCE, ROOT, ZOO, changed, write
 import cs231n.layers
 from grading import oracle
 from grading.expect import Wrong, expect
-from grading.grade import grade
+from grading.grade import Result, grade, helped
 from grading.in_place import InPlace
 from grading.instructor import student
 from grading.instructor.record import DEPEND_ON_WHAT_COMES, LAST_NOTEBOOK
@@ -124,6 +124,13 @@ def test_an_exercise_that_fails_names_the_one_below_that_is_not_right_yet(sessio
     assert grade(EXERCISES["1.5"], session, tree)[0].hint.startswith("exercise 1.2, which this one uses, ")
     write(tree, REFERENCE | wrong_text("1.5"))
     assert "which this one uses" not in grade(EXERCISES["1.5"], session, tree)[0].hint
+
+
+def test_no_report_speaks_of_correct_functions_where_there_are_none(monkeypatch):
+    graded = {EXERCISES["1.1"]: [Result("affine_forward", 1, "wrong")], EXERCISES["1.5"]: [Result("affine_relu", 1)]}
+    assert "checked with correct functions for 1.1" in helped(EXERCISES["1.5"], graded[EXERCISES["1.5"]], graded)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert helped(EXERCISES["1.5"], graded[EXERCISES["1.5"]], graded) == ""
 
 
 # --- one process for a notebook and its grader ---
