@@ -46,6 +46,7 @@ NOT_FOR_STUDENTS = (
     "notebooks",
     "test-site",
     "test-lab",
+    "test-colab",
     "bench",
     "lint",
     "student",
