@@ -9,8 +9,8 @@ from html import escape
 from IPython import get_ipython
 from IPython.display import display
 
-from grading.grade import first_failing, helped, verdict
-from grading.progress import next_up, rows
+from grading.grade import LATER, OPEN, first_failing, helped, verdict
+from grading.progress import later, next_up, rows
 
 # Formulas are not typeset in it: a dollar sign in the message of an error is one.
 PAGE = '<div class="mathjax_ignore">{}</div>'
@@ -50,7 +50,7 @@ def report(graded, tiers, note=""):
 
 def _below(exercise, results, tiers, graded):
     """What is said below an exercise."""
-    if verdict(results) == "open":
+    if verdict(results) in (OPEN, LATER):
         yield _line(results[0].hint)
         return
     first = first_failing(results)
@@ -79,7 +79,8 @@ def progress(earned):
         bar = BAR.format(points, whole)
         left = f"{minutes} minutes" if minutes else "nothing"
         body += _row(name, f"{bar}{points} of {whole}", f"{done} of {exercises}", left)
-    return _page("Progress", ("Notebook", "Points", "Exercises", "Left, about"), body, next_up(earned))
+    below = *later(earned), *next_up(earned)
+    return _page("Progress", ("Notebook", "Points", "Exercises", "Left, about"), body, below)
 
 
 def _page(caption, names, body, below):

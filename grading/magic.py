@@ -5,9 +5,9 @@ import itertools
 
 from grading import display
 from grading.exercises import choose, read
-from grading.grade import first_failing, grade_own, hint_lines, notes, notes_of, table, verdict
+from grading.grade import LATER, RIGHT, first_failing, grade_own, hint_lines, notes, notes_of, table, verdict
+from grading.in_place import new_session
 from grading.progress import earned_points, lines
-from grading.session import Session
 
 _shown = {}  # exercise -> its first failing result's tiers, and how many of them have been shown
 
@@ -23,12 +23,13 @@ class NotYet(Exception):
 def grade(line):
     """Grade the exercises that the line names.  Raises `NotYet` if one is wrong, which stops a run of all cells."""
     graded, tiers = _graded(line)
-    wrong = [exercise for exercise, results in graded.items() if first_failing(results)]
+    verdicts = {exercise: verdict(results) for exercise, results in graded.items()}
+    wrong = [exercise for exercise, words in verdicts.items() if words not in (RIGHT, LATER)]
     note = [*notes()]
-    text = "\n".join([*(table(graded, 1, "%hint ") if wrong else _right(graded)), *note])
+    text = "\n".join([*(_right(graded) if {*verdicts.values()} == {RIGHT} else table(graded, 1, "%hint ")), *note])
     html = display.report(graded, tiers, " ".join(note))
     if wrong:
-        stops = f"exercise {wrong[0].id} is {verdict(graded[wrong[0]])}: a run of several cells stops here"
+        stops = f"exercise {wrong[0].id} is {verdicts[wrong[0]]}: a run of several cells stops here"
         raise NotYet(stops if display.show(text, html) else text)
     display.show(text, html) or print(text)
 
@@ -72,4 +73,4 @@ def _graded(line, more=0):
 @functools.cache
 def _session():
     """One for all cells: its process of the correct functions takes seconds to start.  It ends with the kernel."""
-    return Session()
+    return new_session()

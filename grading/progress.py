@@ -4,20 +4,21 @@ from tqdm import tqdm
 
 from grading import edition
 from grading.exercises import read
-from grading.grade import SUBSTITUTES, grade_own, names_below
+from grading.grade import SUBSTITUTES, WHEN_HANDED_IN, grade_own, known_here, names_below
+from grading.in_place import new_session
 from grading.merge import parts
-from grading.session import Session
 
 
 def earned_points(root=edition.ROOT):
     """The points that each exercise in the folder root earns, as `make grade` counts them: a dict from `Exercise`.
 
-    Those whose functions are as they were given, or whose file is missing, earn none; only the others are run.
+    Those whose functions are as they were given, or whose file is missing, earn none; only the others are run.  Those
+    that cannot be graded here are not in it.
     """
-    exercises = read()[0].values()
-    begun = [exercise for exercise in exercises if not _untouched(exercise, root)]
-    earned = dict.fromkeys(exercises, 0)
-    with Session() as session:
+    with new_session() as session:
+        exercises = [exercise for exercise in read()[0].values() if session.stand_ins or known_here(exercise)]
+        begun = [exercise for exercise in exercises if not _untouched(exercise, root)]
+        earned = dict.fromkeys(exercises, 0)
         if any(map(names_below, begun)):
             session.prepare(SUBSTITUTES)
         for exercise in tqdm(begun, unit="exercise", leave=False, disable=None):
@@ -51,6 +52,7 @@ def lines(earned):
     for name, points, whole, done, exercises, minutes in rows(earned):
         left = f"{minutes:4d} minutes" if minutes else "nothing"
         yield f"{name:10s}{points:4d} of {whole:3d}{done:6d} of {exercises:3d}   {left}"
+    yield from later(earned)
     if following := "\n      ".join(next_up(earned)):
         yield following
 
@@ -66,6 +68,14 @@ def _row(name, earned):
     left, points = _left(earned), sum(exercise.points for exercise in earned)
     minutes = sum(exercise.minutes for exercise in left)
     return name, sum(earned.values()), points, len(earned) - len(left), len(earned), minutes
+
+
+def later(earned):
+    """The line on the exercises that are not in earned: their ids, or their notebook, if all of it is not there."""
+    notebooks = {exercise.notebook for exercise in earned}
+    others = [exercise for exercise in read()[0].values() if exercise not in earned]
+    if names := dict.fromkeys(e.id if e.notebook in notebooks else f"notebook 0{e.notebook}" for e in others):
+        yield f"{WHEN_HANDED_IN}: {', '.join(names)}"
 
 
 def next_up(earned):
