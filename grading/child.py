@@ -130,10 +130,10 @@ class Server:
         self.received, self.sent = [], []  # the blobs of a request, and of its answer
         self.objects = []
         self.finder, self.source, self.right = SubstituteFinder(), None, None
-        sys.meta_path.insert(0, self.finder)
 
     def run(self):
         """Answer requests until the pipe ends."""
+        sys.meta_path.insert(0, self.finder)
         while request := self.read():
             self.write(self.answer(request))
 

@@ -10,17 +10,30 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parents[1]
 RECORD, EXERCISES = "grading/given.zip", "grading/exercises.toml"
 LARGEST = 100 << 20  # bytes of all files together
 NOT_GIVEN = {"__MACOSX", "__pycache__", "build", "dist", "runs"}  # what work in an edition leaves there
+
+
+def _own_folder():
+    """The folder of the learner's copy: that of this package or, where grading is installed, one above the notebook."""
+    folders = HERE, Path.cwd(), *Path.cwd().parents
+    return next((folder for folder in folders if {"cs231n", "notebooks"} <= {*_names(folder)}), HERE)
+
+
+def _names(folder):
+    return os.listdir(folder) if os.access(folder, os.R_OK | os.X_OK) else ()
+
+
+ROOT = _own_folder()
 
 
 def given_module(name):
     """The module cs231n.name in the record's version, if there is a record: no module of the learner's runs for it."""
     mine = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] == "cs231n"}
     package = sys.modules["cs231n"] = types.ModuleType("cs231n")
-    package.__path__ = [str(folder / "cs231n") for folder in (ROOT / RECORD, ROOT)]
+    package.__path__ = [str(folder / "cs231n") for folder in (HERE / RECORD, HERE)]
     try:
         return importlib.import_module(f"cs231n.{name}")
     finally:

@@ -7,7 +7,6 @@ from it, and nothing that is expected is ever computed from it.
 import contextlib
 import contextvars
 import functools
-import sys
 
 import numpy as np
 
@@ -71,17 +70,18 @@ def expect(name, got, wanted, mistakes=None, case="", tol=1e-6, otherwise=""):
     mistakes: a dict from the words for a mistake, or a `Hint`, to what it would have given.  otherwise: the mistake if
     none of these fits.
     """
-    wanted = _array(wanted)
+    wanted, mistakes = _array(wanted), {words: _array(wrong) for words, wrong in (mistakes or {}).items()}
     try:
         array = fitting(name, got, wanted.shape, wanted.dtype, case)
         if not close(array, wanted, tol):
             differences = np.abs(array.astype(float) - wanted)
+            differences = np.ma.filled(differences, 0)  # masked entries are not known
             i = np.unravel_index(np.argmax(np.where(np.isnan(differences), np.inf, differences)), array.shape)
             entry = f"[{', '.join(map(str, i))}]" if i else ""
             shown, expected = told_apart(float(array[i]), float(wanted[i]))
             raise Wrong(f"{name}{entry} is {shown}, expected {expected}{_with(case)}")
     except Wrong as wrong:
-        mistake = wrong.mistake or _mistake(got, wanted, mistakes or {}, tol, otherwise)
+        mistake = wrong.mistake or _mistake(got, wanted, mistakes, tol, otherwise)
         raise Wrong(str(wrong), mistake) from None
     if _right.get() is not None:
         _right.get().append(f"{name}{_with(case)}")
@@ -148,17 +148,17 @@ def _mistake(got, wanted, mistakes, tol, otherwise):
     for words, wrong in mistakes.items():
         if close(got, wrong, tol) and not close(wanted, wrong, tol):
             return words
-    array = _array(got)
+    array = None if np.ma.is_masked(wanted) else _array(got)
     return otherwise or ("" if array is None else relation(array, wanted, functools.partial(close, tol=tol)) or "")
 
 
 def _array(value):
     """An array, a tensor or a number as an array of one of `DTYPES`; None for anything else."""
-    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor):
+    if hasattr(type(value), "detach"):  # a tensor
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray | np.generic | bool | int | float):
         return None
-    array = np.asarray(value)
+    array = np.asanyarray(value)
     return array if array.dtype.str in DTYPES else None
 
 

@@ -1,7 +1,6 @@
 """Grade the exercises in a tree: `make grade`, or `python -m grading.grade 1.1 2 --json results.json`."""
 
 import argparse
-import contextlib
 import importlib
 import itertools
 import json
@@ -16,13 +15,15 @@ import numpy as np
 from tqdm import tqdm
 
 from grading import edition, hand_ins, hints
+from grading.edition import ROOT
 from grading.exercises import choose, files_checked, read
 from grading.expect import RETURNED, Wrong, right_so_far, small_faults
-from grading.session import Failed, Learner, NotStarted, Session, printable
+from grading.in_place import new_session
+from grading.session import Failed, Learner, NotStarted, printable
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
 SUBSTITUTES = str(HERE / "substitutes.py")
+LATER = "graded when your work is handed in, since this takes PyTorch, which is not here"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Result:
 
     question, answer: the second and third tier of the hint, if it has them.
     lost: how many points a small fault costs; None if the hint is on another fault, which costs them all.
+    later: whether it can only be graded where the work is handed in.
     """
 
     part: str
@@ -44,6 +46,11 @@ class Result:
     question: str = ""
     answer: str = ""
     note: str = ""
+    later: bool = False
+
+    @property
+    def right(self):
+        return not self.hint
 
     @property
     def tiers(self):
@@ -70,7 +77,24 @@ def grade(exercise, session, tree, source=SUBSTITUTES, seed=0, isolated_tree=Non
     attempts = [(tree, substitutes), (tree, None)] if substitutes["names"] else [(tree, None)]
     if isolated_tree and not exercise.hand_in:
         attempts = [(isolated_tree, substitutes), *attempts]
-    return _small_faults_once([_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts])
+    if not session.stand_ins:
+        attempts = [(tree, None)]
+    results = _small_faults_once([_grade_part(exercise, part, session, attempts, seed) for part in exercise.parts])
+    return results if session.stand_ins else _below_first(exercise, results, session, tree, seed)
+
+
+def _below_first(exercise, results, session, tree, seed):
+    """The results, whose hints name the first exercise that this one uses and that is not right yet.
+
+    Without correct functions in its place, it may be at fault.
+    """
+    if all(result.right or result.open for result in results):
+        return results
+    for used in (read()[0][id] for id in exercise.uses):
+        if not all(result.right for result in grade(used, session, tree, seed=seed)):
+            first = f"exercise {used.id}, which this one uses, is not right yet, so do that first: "
+            return [result if result.right else replace(result, hint=first + result.hint) for result in results]
+    return results
 
 
 def _small_faults_once(results):
@@ -123,6 +147,13 @@ def _write_tree(folder, files):
     return folder
 
 
+def known_here(exercise):
+    """Whether an exercise can be graded here: not without PyTorch, where its check runs a net of the learner's."""
+    from grading import oracle  # here, since PyTorch takes a second
+
+    return any(oracle.knows(f"{exercise.checks}.{part}") for part in exercise.parts)
+
+
 def names_below(exercise):
     """The functions of the exercises that an exercise uses.  Methods are not among them: its check replaces those."""
     exercises, _ = read()
@@ -130,23 +161,28 @@ def names_below(exercise):
 
 
 def _grade_part(exercise, part, session, attempts, seed):
+    from grading import oracle  # here, since PyTorch takes a second, for which `%load_ext grading` need not wait
+
+    key, result = f"{exercise.checks}.{part}", Result(part, exercise.parts[part])
+    if not oracle.knows(key):
+        return replace(result, hint=LATER, open=True, later=True)
     check = getattr(importlib.import_module(f"grading.checks.{exercise.checks}"), part)
     start, failures, right, note = time.perf_counter(), [], (), None
     session.begin()
     for tree, substitutes in attempts:
         rng = np.random.default_rng([seed, zlib.crc32(part.encode())])
         try:
-            with _one_torch_thread(), right_so_far() as right, small_faults() as faults:
+            with oracle.ready_for(key, seed), right_so_far() as right, small_faults() as faults:
                 note = check(_learner(exercise, session, tree, substitutes, rng))
             failures.clear()
             break
         except (Wrong, Failed) as error:
             failures.append(error)
-        except NotStarted:
+        except (NotStarted, oracle.NotRecorded):
             raise
         except Exception as error:  # the check could not work with the result, such as None in place of a pair
             failures.append(Wrong(f"the result is not what the docstring promises: {error}", RETURNED))
-    result = Result(part, exercise.parts[part], seconds=time.perf_counter() - start)
+    result = replace(result, seconds=time.perf_counter() - start)
     if not failures:
         if faults:
             return _explained(replace(result, lost=faults[0].lost), faults[0], right)
@@ -176,19 +212,6 @@ def _learner(exercise, session, tree, substitutes, rng):
     if content is None:
         raise Failed("NotImplementedError", exercise.messages[0])
     return hand_ins.HandIn(content, rng, *beside)
-
-
-@contextlib.contextmanager
-def _one_torch_thread():
-    """Run PyTorch on one thread: for arrays this small, two threads on busy cores took 38 s in all, and one 3 s."""
-    import torch  # here, since it takes a second, for which `%load_ext grading` need not wait
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _open_elsewhere(failure, exercise):
@@ -290,7 +313,7 @@ def main(argv=None):
         exercises = choose(args.exercise, read()[0])
     except ValueError as error:
         parser.error(str(error))
-    with Session() as session:
+    with new_session() as session:
         if any(map(names_below, exercises)):
             session.prepare(SUBSTITUTES)
         graded = {exercise: grade_own(exercise, session, seed=args.seed) for exercise in _with_progress(exercises)}

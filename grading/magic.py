@@ -3,8 +3,8 @@
 import functools
 
 from grading.exercises import choose, read
-from grading.grade import first_failing, grade_own, hint_lines, notes, notes_of, table
-from grading.session import Session
+from grading.grade import LATER, first_failing, grade_own, hint_lines, notes, notes_of, table
+from grading.in_place import new_session
 
 _shown = {}  # exercise -> its first failing result's tiers, and how many of them have been shown
 
@@ -21,11 +21,12 @@ def grade(line):
     """Grade the exercises that the line names.  Raises `NotYet` if one is wrong, which stops a run of all cells."""
     graded = _graded(line)
     text = "\n".join([*table(graded, 1, "%hint "), *notes()])
-    if any(result.hint for results in graded.values() for result in results):
+    if any(result.hint and not result.later for results in graded.values() for result in results):
         raise NotYet(text)
     lines = []
     for exercise, results in graded.items():
-        lines += [f"exercise {exercise.id}: {exercise.points} of {exercise.points} points", *notes_of(results)]
+        points = f"exercise {exercise.id}: {exercise.points} of {exercise.points} points"
+        lines += [f"exercise {exercise.id}: {LATER}"] if results[0].later else [points, *notes_of(results)]
     print("\n".join([*lines, *notes()]))
 
 
@@ -49,4 +50,4 @@ def _graded(line, more=0):
 @functools.cache
 def _session():
     """One for all cells: its process of the correct functions takes seconds to start.  It ends with the kernel."""
-    return Session()
+    return new_session()

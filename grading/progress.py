@@ -4,20 +4,21 @@ from tqdm import tqdm
 
 from grading import edition
 from grading.exercises import read
-from grading.grade import SUBSTITUTES, grade_own, names_below
+from grading.grade import LATER, SUBSTITUTES, grade_own, known_here, names_below
+from grading.in_place import new_session
 from grading.merge import parts
-from grading.session import Session
 
 
 def earned_points(root=edition.ROOT):
     """The points that each exercise in the folder root earns, as `make grade` counts them: a dict from `Exercise`.
 
-    Those whose functions are as they were given, or whose file is missing, earn none; only the others are run.
+    Those whose functions are as they were given, or whose file is missing, earn none; only the others are run.  Those
+    that cannot be graded here are not in it.
     """
-    exercises = read()[0].values()
-    begun = [exercise for exercise in exercises if not _untouched(exercise, root)]
-    earned = dict.fromkeys(exercises, 0)
-    with Session() as session:
+    with new_session() as session:
+        exercises = [exercise for exercise in read()[0].values() if session.stand_ins or known_here(exercise)]
+        begun = [exercise for exercise in exercises if not _untouched(exercise, root)]
+        earned = dict.fromkeys(exercises, 0)
         if any(map(names_below, begun)):
             session.prepare(SUBSTITUTES)
         for exercise in tqdm(begun, unit="exercise", leave=False, disable=None):
@@ -51,6 +52,8 @@ def lines(earned):
     for number in sorted({exercise.notebook for exercise in earned}):
         yield _line(f"0{number}", {exercise: n for exercise, n in earned.items() if exercise.notebook == number})
     yield _line("in all", earned)
+    if others := [exercise.id for exercise in read()[0].values() if exercise not in earned]:
+        yield f"{LATER}: {', '.join(others)}"
     if left := _left(earned):
         first = left[0]
         yield f"next: exercise {first.id}, {first.title}: {earned[first]} of {first.points} points so far"

@@ -23,6 +23,10 @@ SYSTEM = ("/dev", "/proc", "/sys", "/lib", "/usr", "/etc/ld.so.cache", "/System"
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 CHANGES = ("mkdir", "remove", "rename", "rmdir", "link", "symlink", "truncate", "chmod", "chown", "utime", "setxattr")
 LISTS = ("os.listdir", "os.scandir", "os.chdir")
+ASK = (builtins, "input"), (sys, "breakpointhook"), (bdb.Bdb, "set_trace")
+END = (builtins, "exit"), (builtins, "quit"), (sys, "exit"), (os, "_exit")
+THREADS = "start_new_thread", "start_joinable_thread"  # the second from Python 3.13 on
+START = *((_thread, name) for name in THREADS), *((threading, f"_{name}") for name in THREADS)
 STARTS = ("subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "pty.")
 
 
@@ -36,13 +40,8 @@ class Rules:
 
     def enforce(self):
         """Begin, once and for all, in this process."""
-        sys.stdin = sys.__stdin__ = NobodyToAsk()
-        sys.breakpointhook = bdb.Bdb.set_trace = sys.stdin.readline
-        builtins.exit = builtins.quit = sys.exit = os._exit = _exit
-        for name in ("start_new_thread", "start_joinable_thread"):  # the second from Python 3.13 on
-            for module, attribute in ((_thread, name), (threading, f"_{name}")):
-                if hasattr(module, attribute):
-                    setattr(module, attribute, _no_thread)
+        for owner, name, value in replacements():
+            setattr(owner, name, value)
         sys.meta_path.insert(0, Imports(self))
         sys.addaudithook(self.audit)
 
@@ -87,6 +86,15 @@ class Rules:
         whole = os.path.realpath(os.fsdecode(path))
         if not f"{whole}/".startswith(tuple(f"{folder}/" for folder in (*self.readable, os.path.realpath(self.tree)))):
             raise PermissionError(f"an exercise's code reads no files, such as {_short(path)}: remove this line")
+
+
+def replacements():
+    """What asks somebody, ends the program or starts a thread, as (owner, name, what raises an error in its place)."""
+    nobody = NobodyToAsk()
+    yield from ((sys, name, nobody) for name in ("stdin", "__stdin__"))
+    yield from ((owner, name, nobody.readline) for owner, name in ASK)
+    yield from ((owner, name, _exit) for owner, name in END)
+    yield from ((owner, name, _no_thread) for owner, name in START if hasattr(owner, name))
 
 
 class NobodyToAsk:

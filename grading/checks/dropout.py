@@ -1,11 +1,11 @@
 """Checks of exercises 3.1 and 3.2: dropout, and dropout in the fully connected net."""
 
 import numpy as np
-import torch
 
 from grading.checks.common import forward
 from grading.checks.derivations import Graph, check_steps
 from grading.expect import expect, fitting, require, several
+from grading.oracle import torch
 
 SHAPES = [(40, 50), (6, 5, 8, 9), (3000,)]
 LARGE = (600, 1000)

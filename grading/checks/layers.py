@@ -1,20 +1,15 @@
 """Checks of exercises 1.1, 1.2 and 1.5: the affine layer, ReLU, and both in a row."""
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from grading.checks.common import MEAN, TOLERANCE, check_without_dx, forward, gradients
+from grading.checks.common import MEAN, TOLERANCE, affine, check_without_dx, forward, gradients
 from grading.expect import expect, several
+from grading.oracle import F, torch
 
 AFFINE = [((4, 2, 3), 5), ((1, 3), 4), ((3, 2), 2), ((2, 1, 2, 3), 1)]  # shapes of x, and M
 LARGE_AFFINE = (300, 8, 25), 250
 RELU = [(4, 5), (1, 7), (6,), (2, 3, 2, 2)]  # shapes of x
 LARGE_RELU = (600, 1000)
-
-
-def _affine(x, w, b):
-    return F.linear(x.flatten(1), w.T, b)
 
 
 def _affine_cases(learner):
@@ -44,7 +39,7 @@ def _check_large_affine(learner, layer, function):
 def affine_forward(learner):
     for (x, w, b, _), case, tol in _affine_cases(learner):
         out, _ = forward(learner.layers.affine_forward, x, w, b)
-        wanted = _affine(*map(torch.tensor, (x, w, b))).numpy()
+        wanted = affine(*map(torch.tensor, (x, w, b))).numpy()
         mistakes = {
             "b is missing": wanted - b,
             "b is subtracted": wanted - 2 * b,
@@ -58,13 +53,13 @@ def affine_backward(learner):
     cases = list(_affine_cases(learner))
     caches = [forward(layers.affine_forward, x, w, b)[1] for (x, w, b, _), _, _ in cases]
     for ((x, w, b, dout), case, tol), cache in zip(cases, caches, strict=True):
-        dx, dw, db = gradients(_affine, (x, w, b), dout)
+        dx, dw, db = gradients(affine, (x, w, b), dout)
         grads = several("affine_backward", layers.affine_backward(dout, cache), "dx, dw, db")
         expect("dx", grads[0], dx, {"dx has to get the shape of x": dx.reshape(len(x), -1)}, case, tol)
         expect("dw", grads[1], dw, {MEAN: dw / len(x), "dw is transposed": dw.T}, case, tol)
         expect("db", grads[2], db, {MEAN: db / len(x), "b's gradient is a sum over the batch": dout}, case, tol)
         check_without_dx(layers.affine_backward, dout, cache, (dx, dw, db), case, tol)
-    _check_large_affine(learner, "layers.affine", _affine)
+    _check_large_affine(learner, "layers.affine", affine)
 
 
 def _relu_cases(learner):
@@ -100,14 +95,14 @@ def relu_backward(learner):
 
 
 def _affine_relu(x, w, b):
-    return F.relu(_affine(x, w, b))
+    return F.relu(affine(x, w, b))
 
 
 def affine_relu_forward(learner):
     for (x, w, b, _), case, tol in _affine_cases(learner):
         out, _ = forward(learner.layer_utils.affine_relu_forward, x, w, b)
         x, w, b = map(torch.tensor, (x, w, b))
-        a, early = _affine(x, w, b), _affine(F.relu(x), w, b)
+        a, early = affine(x, w, b), affine(F.relu(x), w, b)
         mistakes = {"ReLU is missing": a, "ReLU comes after the affine layer": early}
         expect("out", out, F.relu(a).numpy(), mistakes, case, tol)
 
@@ -116,7 +111,7 @@ def affine_relu_backward(learner):
     utils = learner.layer_utils
     for (x, w, b, dout), case, tol in _affine_cases(learner):
         _, cache = forward(utils.affine_relu_forward, x, w, b)
-        wanted, without_relu = gradients(_affine_relu, (x, w, b), dout), gradients(_affine, (x, w, b), dout)
+        wanted, without_relu = gradients(_affine_relu, (x, w, b), dout), gradients(affine, (x, w, b), dout)
         grads = several("affine_relu_backward", utils.affine_relu_backward(dout, cache), "dx, dw, db")
         for name, got, right, wrong in zip(("dx", "dw", "db"), grads, wanted, without_relu, strict=True):
             expect(name, got, right, {"dout goes through ReLU's backward first": wrong}, case, tol)
