@@ -25,10 +25,10 @@ SLOPES = np.array(  # of f on the left of x, in the middle and on the right, fro
 def get_cifar10_data(num_training=TRAINING, num_validation=1000, num_test=1000, subtract_mean=True, data_dir=None):
     """CIFAR-10 in the course's split, as float32 images (N, 3, 32, 32) and int64 labels (N,).
 
-    num_training: 49,000, or 4,000 in a browser.  Training takes the first num_training images of the 50,000, validation the num_validation after them, and test the
-    first num_test of the 10,000; a browser has the first 5,000 and 1,000 alone.  subtract_mean takes the mean training image, pixel by pixel, from all three; the
-    scale stays 0 to 255.  data_dir: the folder that holds the data, or will (None: the places that
-    `cs231n.cifar10.find_cifar10` names, those of the current folder first).
+    Training takes the first num_training images of the 50,000, validation the num_validation after them, and test the
+    first num_test of the 10,000; in a browser, there are 5,000 and 1,000.  subtract_mean takes the mean training image,
+    pixel by pixel, from all three; the scale stays 0 to 255.  data_dir: the folder that holds the data, or will (None:
+    the places that `cs231n.cifar10.find_cifar10` names, those of the current folder first).
 
     Returns a dict of arrays: X_train, y_train, X_val, y_val, X_test, y_test; mean_image (3, 32, 32) float32, which was
     subtracted (0 where none was), so that X + mean_image are the pixels again; class_names (10,), of strings; name, a

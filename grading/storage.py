@@ -108,7 +108,8 @@ def imported(root, source):
         elif same(file.read_bytes(), content):
             continue
         else:
-            yield f"replaced  {name}: the file as it was is {edition.put_beside(file, 'before-import', file.read_bytes()).name}"
+            before = edition.put_beside(file, "before-import", file.read_bytes()).name
+            yield f"replaced  {name}: the file as it was is {before}"
         file.parent.mkdir(parents=True, exist_ok=True)
         edition.write_bytes(file, content)
     if given:
