@@ -128,12 +128,12 @@ def a_second_convolution():
 
 
 def ties_after_a_relu():
-    """A 2 x 2 window of a feature map after a ReLU, whose inputs are independent and symmetric about 0.
+    """A 3 x 3 window of a feature map after a ReLU, whose inputs are independent and symmetric about 0.
 
-    Returns the probability that all four of its pixels are 0.  And if they are: the sum of the four slopes of the
+    Returns the probability that all nine of its pixels are 0.  And if they are: the sum of the nine slopes of the
     window's maximum that central differences measure, one for each pixel of the map after the ReLU.
     """
-    return 1 / 16, 2
+    return 1 / 512, 4.5
 
 
 # --- notebook 05 ---

@@ -203,4 +203,7 @@ def _advice(one, other):
     if len(short) == 1 < len(long) and short[0] in long[:-1]:
         axis = long.index(short[0])
         return f"({short[0]},) belongs to axis {axis}: keep the axes of size 1 behind it, by keepdims=True or reshape"
+    if len(one) == len(other) > 2:
+        axes = " and ".join(str(axis) for axis, (n, m) in enumerate(zip(one, other, strict=True)) if n != m != 1 != n)
+        return f"They differ on axis {axes}: compare where each slice starts, where it ends, and its step"
     return "A sum over the wrong axis, a transpose, or an index too much makes shapes like these"

@@ -295,18 +295,30 @@ def test_the_code_that_answers_a_prediction_is_folded_up_to_the_next_text():
     markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
     cells = [
         code("before"), markdown("**Predict** it.", metadata={"tags": ["prediction"]}), code("run"),
-        code("solved", metadata={"tags": ["solution"], "student": "drawn"}), markdown("So."), code("after"),
+        code("solved", metadata={"tags": ["solution"], "student": "drawn"}), markdown("So.\n\nAnd."), code("after"),
     ]  # fmt: skip
     cut = cut_notebooks.cut(nbformat.v4.new_notebook(cells=cells), [])
     folded = {cell.source: cell.metadata == FOLDED for cell in cut.cells if cell.cell_type == "code"}
     assert folded == {cut_notebooks.SET_UP: False, "before": False, "run": True, "drawn": True, "after": False}
+    *_, result, _ = cut.cells
+    closed, rest = result.source.split("</details>\n\n")
+    assert closed.startswith("<details><summary>")
+    assert "\n\nSo.\n\n" in closed
+    assert rest == "And."
+
+
+@pytest.mark.parametrize("first", ["### A section", "*Question 1.1.* Why?"])
+def test_a_heading_or_a_question_after_a_prediction_stays_open(first):
+    ask = nbformat.v4.new_markdown_cell("**Predict** it.", metadata={"tags": ["prediction"]})
+    cells = [ask, nbformat.v4.new_code_cell("run"), nbformat.v4.new_markdown_cell(first)]
+    assert cut_notebooks.cut(nbformat.v4.new_notebook(cells=cells), []).cells[-1].source == first
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("0*.ipynb")), ids=lambda file: file.stem)
 def test_each_prediction_has_its_tag_and_code_below_it(file):
     cells = nbformat.read(file, 4).cells
     for cell, following in pairwise(cells):
-        asks = re.search(r"^\*\*Predict\b(?!ing)|\*A prediction: ", cell.source, re.MULTILINE) is not None
+        asks = re.search(r"(?<!says )\*\*Predict\b|\*A prediction: ", cell.source) is not None
         tagged = "prediction" in cell.metadata.get("tags", [])
         assert cell.cell_type == "code" or asks == tagged, cell.source
         assert not tagged or following.cell_type == "code", following.source

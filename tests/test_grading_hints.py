@@ -235,6 +235,8 @@ def test_each_kind_of_error_has_a_hint_of_its_own():
         "One is the other transposed"
         in of_error("ValueError: operands could not be broadcast together with shapes (3,4) (4,3) ").answer
     )
+    shapes = "ValueError: operands could not be broadcast together with shapes (4,3,8,8) (4,3,6,8) (4,3,8,8) "
+    assert "They differ on axis 2: compare where each slice starts" in of_error(shapes).answer
     hints = {of_error(f"{kind}: something").question for kind in ("KeyError", "NameError", "TypeError", "Odd")}
     assert len(hints) == 4
     assert of_error("KeyError: '{0} {advice} {x}'").answer  # a learner's braces are not filled in

@@ -140,14 +140,14 @@ def convolution_numbers(learner):
     )
     _check(learner, "a_second_convolution", [parameters, after / before], mistakes)
 
-    zero = float(np.mean([max(signs) < 0 for signs in product((-1, 1), repeat=4)]))
-    slopes = sum(max(h, 0) - max(-h, 0) for h in [1e-5] * 4) / 2e-5
+    zero = float(np.mean([max(signs) < 0 for signs in product((-1, 1), repeat=9)]))
+    slopes = sum(max(h, 0) - max(-h, 0) for h in [1e-5] * 9) / 2e-5
     mistakes = (
-        {"all four have to be 0, not one of them": 1 / 4, "a maximum is 0 only if all of them are": 15 / 16},
+        {"all nine have to be 0, not one of them": 1 / 2, "a maximum is 0 only if all of them are": 511 / 512},
         {
-            "at a tie a step up raises the maximum, and a step down does not lower it": 4,
-            "each of the four pixels has a slope": slopes / 4,
-            "central differences measure the same at each of the four, whatever backward sends": slopes / 2,
+            "at a tie a step up raises the maximum, and a step down does not lower it": 9,
+            "each of the nine pixels has a slope": slopes / 9,
+            "central differences measure the same at each of the nine, whatever backward sends": 1,
         },
     )
     _check(learner, "ties_after_a_relu", [zero, slopes], mistakes)

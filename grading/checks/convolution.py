@@ -36,6 +36,7 @@ STEP_CONVS = [  # windows that overlap and leave the last row out; gaps between 
     ((2, 3, 6, 5), (4, 3, 3, 2), {"stride": 2, "pad": 1}, "float64"),
     ((3, 2, 4, 7), (2, 2, 1, 2), {"stride": 3, "pad": 0}, "float64"),
 ]
+NO_END = "-0 is 0: where pad is 0, a slice from pad to -pad is empty"
 WRONG_SIDE = "the padding has pad pixels on each side, and is cut off on the wrong one"
 
 
@@ -62,6 +63,7 @@ def conv_steps(learner):
             "dx": {
                 "the padding has to be cut off": wanted["dxp"],
                 WRONG_SIDE: wanted["dxp"][:, :, : x.shape[2], : x.shape[3]],
+                NO_END: _crop_to_minus_pad(wanted["dxp"], **conv_param),
             },
         }
         check_steps(function, function(x, w, b, conv_param, dout), wanted, mistakes, case)
@@ -164,6 +166,7 @@ def _mistakes_of_dx(x, w, b, dout, conv_param):
         OVERWRITTEN: _crop(put, pad),
         WRONG_SIDE: dframed[:, :, : x.shape[2], : x.shape[3]],
         "the padding has to be cut off": dframed,
+        NO_END: _crop_to_minus_pad(dframed, pad),
     }
 
 
@@ -195,6 +198,7 @@ def im2col(learner):
             "the rows run over c, p, q, q the fastest": _columns(patches, (1, 3, 2, 0, 4)),
             "a patch is a column, not a row": wanted.T,
             "the stride is ignored": every.swapaxes(0, 1).flatten(1),
+            "n belongs to the columns: its axis has to come behind c, p and q before the reshape": _unmoved(patches),
         }
         expect("X_col", cols, wanted, mistakes, f"x {x.shape}, kernel {kernel}, {conv_param}")
 
@@ -202,6 +206,11 @@ def im2col(learner):
 def _columns(patches, order=(1, 2, 3, 0, 4)):
     """Patches (N, C, KH, KW, H_out * W_out) as a matrix, three of their axes its rows and two its columns."""
     return patches.permute(order).flatten(3).flatten(0, 2)
+
+
+def _unmoved(patches):
+    """Patches as a matrix of the right shape, reshaped from the order of axes that they have."""
+    return patches.reshape(patches[0, ..., 0].numel(), -1)
 
 
 def col2im(learner):
@@ -219,6 +228,7 @@ def col2im(learner):
             OVERWRITTEN: _crop(_put(patches.numpy(), index, framed), pad),
             WRONG_SIDE: dframed[:, :, :H, :W],
             "the padding has to be cut off": dframed,
+            NO_END: _crop_to_minus_pad(dframed, pad),
             "a pixel gets the sum of its entries, not their mean": wanted / count.clamp(min=1),
             "the columns run over n, i, j, n the slowest": fold(interleaved, x.shape, kernel, conv_param),
         }
@@ -237,6 +247,10 @@ def _put(values, index, shape):
     images = np.zeros((*shape[:2], shape[2] * shape[3]), values.dtype)
     images[:, :, index.ravel()] = values.reshape(*shape[:2], -1)
     return images.reshape(shape)
+
+
+def _crop_to_minus_pad(images, pad, stride=1):
+    return images[:, :, pad:-pad, pad:-pad]
 
 
 def _crop(images, pad):

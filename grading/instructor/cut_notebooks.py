@@ -8,7 +8,8 @@ The cells' tags say what to do:
     question    below each question (a paragraph that starts with "*Question") there is room for an answer, and the cell
                 ends; what follows is a cell of its own
     prediction  the text asks what the next cells will show, so the code below it, up to the next text, is folded: the
-                code, and the alternative text of its figure, would give the answer away
+                code, and the alternative text of its figure, would give the answer away.  So would the first
+                paragraph of that text, which opens at a click
 
 The edition has no outputs and no tags.
 """
@@ -23,6 +24,7 @@ PYTHON = {  # what a notebook's metadata say, unless they are lost, as in Colab
     "language_info": {"name": "python"},
 }
 BLANK, ANSWER = "____", "*Your answer:*"
+RESULT = "<details><summary><b>The result</b>, for after your prediction</summary>\n\n{}\n\n</details>"
 STEP = re.compile(r"^(\d+)\. .*?(?=\n\d+\. |\n\n|\Z)", re.MULTILINE | re.DOTALL)
 MATHS = re.compile(r"\$\$(.*?)\$\$|\$(.*?)\$", re.DOTALL)
 SET_UP = "%load_ext autoreload\n%autoreload 2\n%load_ext grading"
@@ -32,7 +34,7 @@ error that says what to write. Thanks to the next cell, the notebook uses a file
 checks what you wrote. If a cell says *Failed to reload*, or shows a SyntaxError of your file, the notebook goes on with
 your old code: repair the file, and restart the kernel. Where a step of a derivation has a blank, ____, it is yours:
 double-click the text, and fill it in. Where you are asked for a prediction, the code below is folded: run it once you
-have written yours down, and click on its three dots to read it."""
+have written yours down, click on its three dots to read it, and open *The result* below it."""
 
 
 def cut(notebook, exercises):
@@ -46,6 +48,7 @@ def cut(notebook, exercises):
     for i, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "markdown":
+            cell.source = _with_result_closed(cell.source) if predicted else cell.source
             predicted = "prediction" in tags
         elif predicted:
             folded.add(cell.id)
@@ -107,6 +110,14 @@ def _cell(kind, name, source):
     cell = (nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell)(source)
     cell.id = name  # a random one otherwise
     return cell
+
+
+def _with_result_closed(text):
+    """The text, whose first paragraph opens at a click, unless that is a heading or a question."""
+    first, *others = text.split("\n\n")
+    if not first.startswith(("#", "*Question ")):
+        first = RESULT.format(first)
+    return "\n\n".join([first, *others])
 
 
 def _with_blanks(cell):
