@@ -22,6 +22,9 @@ learner runs.
 A stub sends its arguments back through the same pipe, and session.py passes them on to a second process of child.py,
 which has the correct functions: those of substitutes.py, or of the reference.
 
+oracle.py gives the checks PyTorch.  In a browser there is none, and no other process: there oracle.py replays what
+PyTorch gave at release, from expected.npz, and in_place.py runs the learner's code in this process, without stubs.
+
 rules.py says what the learner's code may do there, and raises an error in the line that does something else.
 
 progress.py (`make progress`, `%progress`) counts the points of each notebook and names the next exercise.

@@ -316,9 +316,9 @@ def _type_name(error):
 
 
 def _place(tree):
-    """The last line in the folder tree of the error that is being handled, and the shapes of the arrays in it."""
+    """The last line of the package in tree, of the error that is being handled, and the shapes of the arrays in it."""
     walked = list(traceback.walk_tb(sys.exc_info()[2])) if tree else []
-    where = [i for i, (frame, _) in enumerate(walked) if frame.f_code.co_filename.startswith(tree)]
+    where = [i for i, (frame, _) in enumerate(walked) if frame.f_code.co_filename.startswith(f"{tree}{os.sep}cs231n")]
     if not where:
         return ""
     line, values = traceback.extract_tb(sys.exc_info()[2])[where[-1]], walked[where[-1]][0].f_locals

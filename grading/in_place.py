@@ -10,6 +10,7 @@ import io
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -30,38 +31,25 @@ class TookTooLong(BaseException):
     """The code has run past its deadline.  No `except Exception` of its own catches it."""
 
 
-class InPlace:
-    """As `Session`, in this process.  The code is stopped at the first line that it begins after its deadline."""
+class InPlace(Session):
+    """A session in this process.  The code is stopped at the first line that it begins after its deadline."""
 
     stand_ins = False
 
     def __init__(self, seconds=60):
-        self.seconds, self.end, self.exercise = seconds, None, None
+        super().__init__(seconds=seconds)
         self.rules, self.silence = rules.Rules(), Silence()
         self.server = Server(None, None, self.rules)
         self.finders = [rules.Imports(self.rules), self.server.finder]
         self.modules = {}  # of the learner's package, while none of its code runs
         sys.addaudithook(self.rules.audit)
 
-    def use(self, exercise):
-        self.exercise, self.end = exercise.id, None
-
-    def begin(self):
-        now = time.monotonic()
-        self.end = self.end or now + self.seconds
-        self.deadline = max(self.end, now + self.seconds / 10)
-
-    def restart(self):
-        """There is no process to start again."""
-
     def prepare(self, source):
         """There are no correct functions to start."""
 
-    close = restart
-
     def load(self, tree, substitutes=None):
         """Use cs231n from the folder tree."""
-        self.tree = str(tree)
+        self.tree, self.package = str(tree), str(Path(tree, "cs231n"))
         self.ask(do="load", tree=self.tree, stubs=(), drivers=str(HERE / "drivers.py"), exercise=self.exercise)
 
     def ask(self, **request):
@@ -103,17 +91,11 @@ class InPlace:
 
     def _trace(self, frame, event, argument):
         """Python calls this when a function is called, and at each line of the learner's."""
-        if not frame.f_code.co_filename.startswith(self.tree):
+        if not frame.f_code.co_filename.startswith(self.package):
             return None
         if time.monotonic() > self.deadline:
             raise TookTooLong
         return self._trace
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 class Silence(io.TextIOBase):

@@ -52,12 +52,19 @@ def lines(earned):
     for number in sorted({exercise.notebook for exercise in earned}):
         yield _line(f"0{number}", {exercise: n for exercise, n in earned.items() if exercise.notebook == number})
     yield _line("in all", earned)
-    if others := [exercise.id for exercise in read()[0].values() if exercise not in earned]:
+    if others := [*_not_in(earned)]:
         yield f"{LATER}: {', '.join(others)}"
     if left := _left(earned):
         first = left[0]
         yield f"next: exercise {first.id}, {first.title}: {earned[first]} of {first.points} points so far"
         yield f"      notebook 0{first.notebook}, section {first.section}; about {first.minutes} minutes"
+
+
+def _not_in(earned):
+    """The exercises that are not in a dict: their ids, or their notebook, if all of it is not there."""
+    notebooks = {exercise.notebook for exercise in earned}
+    others = [exercise for exercise in read()[0].values() if exercise not in earned]
+    return dict.fromkeys(e.id if e.notebook in notebooks else f"notebook 0{e.notebook}" for e in others)
 
 
 def _line(name, earned):

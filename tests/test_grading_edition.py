@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -615,8 +616,61 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml", "expect.py",
-        "given.zip", "grade.py", "hand_ins.py", "hints.py", "magic.py", "merge.py", "notebooks.py", "progress.py",
-        "questions.toml", "reset.py", "rules.py", "session.py", "substitutes.py", "update.py",
+        "expected.npz", "given.zip", "grade.py", "hand_ins.py", "hints.py", "in_place.py", "magic.py", "merge.py",
+        "notebooks.py", "oracle.py", "progress.py", "questions.toml", "reset.py", "rules.py", "session.py",
+        "substitutes.py", "update.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)
+
+
+# --- where there is no PyTorch ---
+
+
+def test_what_pytorch_gave_is_stored_as_numbers_and_the_names_of_operations(edition):
+    with np.load(edition / "grading/expected.npz", allow_pickle=False) as stored:
+        assert {stored[name].dtype.kind for name in stored.files} <= set("biuf")
+        index = json.loads(stored["index"].tobytes())
+    for part, results in index.items():
+        assert re.fullmatch(r"[a-z_]+\.[a-z_0-9]+", part)
+        for operation, result in results.items():
+            assert re.fullmatch(r"\d+ [a-z_]+", operation)
+            assert {text for text in texts(result) if not re.fullmatch(r"(torch\.)?(float|int|bool)\d*", text)} == set()
+
+
+def texts(node):
+    """The texts in a value of JSON, but for the five keys of an array."""
+    if isinstance(node, dict):
+        assert set(node) in (set(), {"first", "shape", "kept", "step", "dtype"})
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return {node} if isinstance(node, str) else set().union(*map(texts, inner))
+
+
+WITHOUT_TORCH = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocker())
+for cell in ("%load_ext grading", "%grade 1.1 1.2", "%hint 1.4", "%grade 1.14", "%progress"):
+    get_ipython().run_cell(cell)
+"""
+
+
+def test_the_magics_work_without_pytorch_and_with_grading_installed_elsewhere(edition, tmp_path):
+    copy, installed = shutil.copytree(edition, tmp_path / "copy"), tmp_path / "installed"
+    for package in ("grading", "cs231n"):
+        shutil.copytree(edition / package, installed / package)
+    put_back(copy, [EXERCISES["1.1"], EXERCISES["1.2"], EXERCISES["1.14"]])
+    command = [sys.executable, "-m", "IPython", "--quick", "--colors=nocolor", "-c", WITHOUT_TORCH]
+    env = {**os.environ, "PYTHONPATH": str(installed), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=copy / "notebooks", env=env, capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["exercise 1.1: 3 of 3 points", "exercise 1.2: 2 of 2 points"], done.stdout + done.stderr
+    assert lines[2] == "1.4  The multiclass SVM's loss: svm_value"
+    assert lines[3].startswith("     exercise 1.4 is open: svm_loss in cs231n/layers.py must return the loss")
+    later = "graded when your work is handed in, since this takes PyTorch, which is not here"
+    assert f"exercise 1.14: {later}" in lines
+    assert f"{later}: 1.14, 1.15, 4.10, notebook 05" in lines
+    assert re.search(r"^in all +5 of +73 +2 of ", done.stdout, re.MULTILINE)

@@ -106,7 +106,7 @@ def _write(out, root):
     project = project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]')
     _put(out / "pyproject.toml", re.sub('^repository = ".*"$', 'repository = ""', project, flags=re.MULTILINE))
     _tidy(out, exercises.values())
-    _put(out / "grading/expected.npz", _recording(root))
+    _put(out / "grading/expected.npz", recording(root))
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
     if left := told(out, results(root, hidden)):
@@ -115,7 +115,7 @@ def _write(out, root):
 
 
 @functools.cache
-def _recording(root):
+def recording(root):
     """The bytes of expected.npz: what PyTorch gives in the checks.  A process of its own records it: see `record`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "expected.npz")
