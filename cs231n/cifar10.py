@@ -31,7 +31,7 @@ from urllib.request import url2pathname
 import numpy as np
 
 from cs231n import download, shapes10
-from cs231n.browser import budget
+from cs231n.browser import IN_BROWSER, budget
 from cs231n.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -156,6 +156,9 @@ def fetch_cifar10(folder=None, retry=True):
         message = f"CIFAR-10 could not be downloaded from {where} to {folder}: {_reason(error)}. Once that is fixed,"
         message += " `make get-data` continues; or put a copy of cifar-10-batches-py there, set CS231N_DATA_DIR to"
         message += " another folder, or set CS231N_CIFAR10_URL to an archive of it."
+        if IN_BROWSER:
+            message = "A browser cannot download CIFAR-10: put cifar-10-python.tar.gz into data/, in the list of files,"
+            message += " and restart the kernel."
         _note_failure(folder, sources, message)
         raise DownloadError(message) from error
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,20 @@ KERNEL = Path(sys.prefix, "share/jupyter/labextensions/@jupyterlite/pyodide-kern
 # The release that JupyterLite's kernel 0.6.1 was built for, 0.27, from the network that its authors publish it on.
 CDN = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/pyodide.js"
 GIVEN = ("LICENSE", "pyproject.toml", "data/README.md", "cs231n/*.py", "grading/**/*")
-GIVEN += ("notebooks/0[1-4]*.ipynb", "notebooks/*.png")
+NOTEBOOKS = "notebooks/0[1-4]*.ipynb"
+GIVEN += (NOTEBOOKS, "notebooks/*.png")
 NOT_GIVEN = re.compile(r"cs231n/pytorch_|grading/instructor/|grading/given\.zip|.*__pycache__")
 TRAIN, TEST = 5000, 1000  # pictures: what cs231n.shapes10 loads in a browser
+
+
+def link(name, root=ROOT):
+    """Markdown that leads from the page of a notebook to where it runs; empty if it runs nowhere."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cs231n"]
+    address = settings["browser"].rstrip("/")
+    runs = address and any(file.stem == name for file in root.glob(NOTEBOOKS))
+    return (
+        f"\n\n[Run this notebook in the browser]({address}/lab/index.html?path=notebooks/{name}.ipynb)" if runs else ""
+    )
 
 
 def files(root):
