@@ -36,10 +36,9 @@ def link(name, root=ROOT):
     """Markdown that leads from the page of a notebook to where it runs; empty if it runs nowhere."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cs231n"]
     address = settings["browser"].rstrip("/")
-    runs = address and any(file.stem == name for file in root.glob(NOTEBOOKS))
-    return (
-        f"\n\n[Run this notebook in the browser]({address}/lab/index.html?path=notebooks/{name}.ipynb)" if runs else ""
-    )
+    if not address or name not in [file.stem for file in root.glob(NOTEBOOKS)]:
+        return ""
+    return f"\n\n[Run this notebook in the browser]({address}/lab/index.html?path=notebooks/{name}.ipynb)"
 
 
 def files(root):
