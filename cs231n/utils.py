@@ -15,14 +15,16 @@ from cs231n.browser import budget
 logger = logging.getLogger(__name__)
 
 EPS = float(np.finfo(float).eps)
-TRAINING = budget(49000, 4000)  # images
+SIZES = budget((49000, 1000, 1000), (4000, 500, 500))  # images for training, validation and test
 FLOOR = 1e-3  # gradients smaller than this are compared as if they were this large
 SLOPES = np.array(  # of f on the left of x, in the middle and on the right, from f at x - 2, x - 1, x, x + 1 and x + 2
     [[1 / 2, -2, 3 / 2, 0, 0], [1 / 12, -2 / 3, 0, 2 / 3, -1 / 12], [0, 0, -3 / 2, 2, -1 / 2]]
 )
 
 
-def get_cifar10_data(num_training=TRAINING, num_validation=1000, num_test=1000, subtract_mean=True, data_dir=None):
+def get_cifar10_data(
+    num_training=SIZES[0], num_validation=SIZES[1], num_test=SIZES[2], subtract_mean=True, data_dir=None
+):
     """CIFAR-10 in the course's split, as float32 images (N, 3, 32, 32) and int64 labels (N,).
 
     Training takes the first num_training images of the 50,000, validation the num_validation after them, and test the

@@ -6,7 +6,6 @@ first kernel and says which release that was; the site has the same of its own, 
 """
 
 import hashlib
-import os
 import tempfile
 import time
 import warnings
@@ -28,7 +27,6 @@ def start(shell):
     for name, magic in (("export", export), ("import", import_), ("update", update)):
         shell.register_magic_function(magic, magic_name=name)
     warnings.filterwarnings("ignore", message="tqdm:disabling|IProgress")  # there are neither threads nor widgets
-    link_pictures(Path(os.environ["CS231N_DATA_DIR"]))
     try:
         if not (edition.ROOT / edition.RECORD).exists():
             edition.write_bytes(edition.ROOT / edition.RECORD, from_site("edition.zip"))
@@ -36,13 +34,6 @@ def start(shell):
             _say_first(shell, NEW_RELEASE)
     except OSError as error:
         _say_first(shell, f"Whether there is a new release of this course is not known: {error}")
-
-
-def link_pictures(folder):
-    """Let a data folder, which is in memory, hold the site's pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "shapes10.npz").exists():
-        (folder / "shapes10.npz").symlink_to(edition.ROOT / "data/shapes10.npz")
 
 
 def from_site(name):

@@ -1,5 +1,6 @@
 """In a browser the pack takes smaller sizes and fewer pictures, and does without what Python lacks there."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from cs231n import browser, cifar10
 from website import lite
 
 ROOT = Path(__file__).resolve().parents[1]
+USED_THERE = ("data_batch_1", "test_batch")
 
 
 def in_browser(code, **more):
@@ -40,7 +42,7 @@ def test_the_data_is_smaller_in_a_browser_and_is_the_beginning_of_the_whole(tmp_
         x = data["X_train"][:20] + data["mean_image"]
         print(abs(x - shapes10.draw(20, shapes10.SEED)[0]).max() < 1e-3)"""
     said = in_browser(code, CS231N_CIFAR10_URL="absent.tar.gz", CS231N_DATA_DIR=str(tmp_path))
-    assert said.split("\n")[:3] == ["4000 1000 1000", f"{lite.TRAIN} {lite.TEST}", "True"]
+    assert said.split("\n")[:3] == ["4000 500 500", f"{lite.TRAIN} {lite.TEST}", "True"]
 
 
 def test_the_file_of_the_site_is_what_is_read_there(tmp_path):
@@ -49,7 +51,8 @@ def test_the_file_of_the_site_is_what_is_read_there(tmp_path):
     assert in_browser(code) == "(6000, 3, 32, 32)\n"
 
 
-def test_a_dropped_cifar_10_gives_its_first_file_there(tmp_path, monkeypatch):
+def test_cifar_10_is_two_of_its_files_there(tmp_path, monkeypatch):
+    assert in_browser("from cs231n import cifar10; print(cifar10.USED)") == f"{USED_THERE}\n"
     read = []
 
     def batch(path):
@@ -57,10 +60,23 @@ def test_a_dropped_cifar_10_gives_its_first_file_there(tmp_path, monkeypatch):
         return np.zeros((10000, 3, 32, 32), np.uint8), [0] * 10000
 
     monkeypatch.setattr(cifar10, "_read_batch", batch)
-    monkeypatch.setattr(browser, "IN_BROWSER", True)
+    monkeypatch.setattr(cifar10, "USED", USED_THERE)
     x_train, _, x_test, _ = cifar10.read_cifar10(tmp_path)
     assert read == ["data_batch_1", "test_batch"]
     assert len(x_train) == len(x_test) == 10000
+
+
+def test_two_files_of_cifar_10_are_enough_there_and_nothing_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "IN_BROWSER", True)
+    monkeypatch.setattr(cifar10, "USED", USED_THERE)
+    monkeypatch.delenv("CS231N_CIFAR10_URL", raising=False)
+    monkeypatch.setattr(cifar10, "_obtain", pytest.fail)
+    with pytest.raises(cifar10.DownloadError, match="browser"):
+        cifar10.fetch_cifar10(tmp_path)
+    for name in USED_THERE:
+        (tmp_path / name).write_bytes(name.encode())
+        monkeypatch.setitem(cifar10.MD5, name, hashlib.md5(name.encode()).hexdigest())
+    assert cifar10.fetch_cifar10(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("module", ["lzma", "torch", "nbformat"])

@@ -25,7 +25,7 @@ FOLDER = Path(sys.prefix, "share/cs231n-lite")  # wheels of packages that Pyodid
 KERNEL = Path(sys.prefix, "share/jupyter/labextensions/@jupyterlite/pyodide-kernel-extension")
 # The release that JupyterLite's kernel 0.6.1 was built for, 0.27, from the network that its authors publish it on.
 CDN = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/pyodide.js"
-GIVEN = ("LICENSE", "pyproject.toml", "data/README.md", "cs231n/*.py", "grading/**/*")
+GIVEN = ("LICENSE", "pyproject.toml", "data/README.md", "cs231n/*.py", "grading/**/*", "my_*")
 NOTEBOOKS = "notebooks/0[1-4]*.ipynb"
 GIVEN += (NOTEBOOKS, "notebooks/*.png")
 NOT_GIVEN = re.compile(r"cs231n/pytorch_|grading/instructor/|grading/given\.zip|.*__pycache__")
@@ -71,8 +71,6 @@ def settings(pyodide, wheels):
                 "PYTHONPATH": "/drive",
                 "PYTHONSTARTUP": "/drive/grading/start.py",
                 "PYTHONDONTWRITEBYTECODE": "1",
-                "CS231N_DATA_DIR": "/home/pyodide/data",
-                "CS231N_CIFAR10_URL": "/drive/data/cifar-10-python.tar.gz",
             },
         },
     }
