@@ -20,7 +20,7 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site lite test-lite-one test-lite colab bench train lint clean
+.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site test-lab lite test-lite-one test-lite colab bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -86,6 +86,9 @@ site: $(SITE_SET_UP) ## build the site into dist/site, with PDFs of the notebook
 
 test-site: site ## find the site's broken links, and test its pages in a headless Chromium if there is one
 	@$(VENV_PYTHON) -m pytest tests/website $(TEST_ARGS)
+
+test-lab: $(SITE_SET_UP) ## work in JupyterLab as a learner does, in a headless Chromium if there is one
+	@$(VENV_PYTHON) -m pytest tests/lab $(TEST_ARGS)
 
 lite: $(LITE_SET_UP) ## build a site on which notebooks 01 to 04 run in the browser, into dist/lite
 	@$(VENV_PYTHON) -m website.lite $(LITE_ARGS)

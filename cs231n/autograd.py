@@ -98,7 +98,7 @@ def in_order(result):
         if node is None:
             order.append(stack.pop())  # all its inputs are in order
         elif node not in entered:
-            entered |= {node}
+            entered.add(node)
             stack += [node, None, *node.inputs]
     return order
 

@@ -90,8 +90,8 @@ def batchnorm_closed_form_steps(x, gamma, eps, dout):
 
     x (N, D), gamma (D,) float; eps, a number; dout (N, D) float.  Names such as dvar_dx are slopes: how much var moves
     when x_n moves, at [n, d] for column d.  Where an output has an example of its own, m, that comes first: dxhat_dx at
-    [m, n, d].  mean_dxhat and mean_dxhat_xhat are the two means over the batch that the closed form needs, of what
-    their names say.  Returns a dict of
+    [m, n, d].  mean_dxhat and mean_dxhat_xhat are the two means over the batch that the closed form needs.
+    Returns a dict of
       xc (N, D), std (D,), xhat (N, D), dxc_dx (N, N), dvar_dx (N, D), dstd_dx (N, D), dxhat_dx (N, N, D);
       dxhat (N, D), mean_dxhat (D,), mean_dxhat_xhat (D,), dx (N, D).
     """

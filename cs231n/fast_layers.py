@@ -2,8 +2,8 @@
 
 im2col copies each patch of an image that a filter looks at into a column of X_col; a filter is a row of W_row.  A
 convolution is then one matrix product, Out = W_row X_col, for which every machine has fast code (BLAS calls it GEMM).
-The columns take KH * KW times the memory of the images, more than a cache holds for a whole batch.  So each core takes
-a few images at a time and frees their columns before taking the next: see `cs231n.parallel`.
+The columns take KH * KW times the memory of the images, more than a cache holds for a whole batch.  With
+`cs231n.parallel`, each core takes a few images at a time and frees their columns before taking the next.
 """
 
 import numpy as np

@@ -314,21 +314,18 @@ def marked_cells(ax, marked, chosen, title=None):
 
 
 def image_table(rows, titles, data=None, size=1.3):
-    """A table of images; returns the figure.
+    """A table of images, as many in each row as there are titles; returns the figure.
 
     rows: a dict from the label of a row to its images (N, 3, H, W), in 0 to 255; values outside are clipped.  titles: N
     strings, above the first row.  data: as for `figure`.  size: width of an image, in inches.
+    Raises ValueError for a row of another length.
     """
-    fig, axes = figure(len(rows), len(titles), data, size, size)
-    axes = np.reshape(axes, (len(rows), len(titles)))
-    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
-        for ax, picture in zip(line, pictures, strict=True):
-            _show(ax, picture)
-            ax.set(xticks=[], yticks=[])
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title, fontsize=10)
-    return fig
+    for label, pictures in rows.items():
+        if len(pictures) != len(titles):
+            raise ValueError(
+                f"rows: wanted {len(titles)} images, one for each title, got {len(pictures)} for {label!r}"
+            )
+    return map_table(rows, titles, data, size)
 
 
 def matrix(ax, numbers, left=0, top=0, tints=None, title=None):
@@ -381,10 +378,10 @@ def map_table(rows, titles=None, data=None, size=1.1):
     (None: none).  data: as for `figure`.  size: width of an entry, in inches.
     """
     columns = max(map(len, rows.values()))
-    fig, axes = figure(len(rows), columns, data, size, 1.08 * size)
+    fig, axes = figure(len(rows), columns, data, size, size)
     axes = np.reshape(axes, (len(rows), columns))
     for line, (label, entries) in zip(axes, rows.items(), strict=True):
-        line[0].set_ylabel(label, fontsize=9)
+        line[0].set_ylabel(label, fontsize=9, rotation=0, ha="right", va="center")
         for ax in line[len(entries) :]:
             ax.axis("off")
         for ax, entry in zip(line, entries, strict=False):

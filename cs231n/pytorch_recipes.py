@@ -263,10 +263,11 @@ class Speedrun(Recipe):
     def rate(self, progress):
         """The factor on the learning rate: up linearly from 0 to 1 during warmup, then down linearly to 0.
 
-        rate = progress / warmup,  and after warmup  (1 - progress) / (1 - warmup).
+        rate = progress / warmup,  and after warmup  (1 - progress) / (1 - warmup).  With a warmup of 0 it only falls,
+        and with one of 1 it only rises, up to the end.
         progress: the fraction of the run that is done, a float from 0 to 1.  Returns a float.
         """
-        if progress < self.warmup:
+        if progress < self.warmup or self.warmup == 1:
             return progress / self.warmup
         return (1 - progress) / (1 - self.warmup)
 

@@ -29,6 +29,8 @@ rules.py says what the learner's code may do there, and raises an error in the l
 
 progress.py (`make progress`, `%progress`) counts the points of each notebook and names the next exercise.
 
+display.py shows what magic.py has to say as tables, where HTML is shown.
+
 update.py (`make update`) applies a corrected edition to a copy, and reset.py (`make reset`) puts an exercise back.
 edition.py reads editions, and the record of what was given; merge.py merges files; notebooks.py reads notebooks.
 
@@ -38,8 +40,7 @@ instructor/ is not part of the student edition.  There, sandbox.py starts both p
 
 def load_ipython_extension(ipython):
     """Register `%grade`, `%hint` and `%progress`."""
-    from grading.magic import grade, hint  # here, since grading.magic imports other modules of this package
-    from grading.progress import progress  # here, likewise
+    from grading.magic import grade, hint, progress  # here, since grading.magic imports other modules of this package
 
     for magic in (grade, hint, progress):
         ipython.register_magic_function(magic)

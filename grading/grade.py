@@ -18,12 +18,13 @@ from grading import edition, hand_ins, hints
 from grading.edition import ROOT
 from grading.exercises import choose, files_checked, read
 from grading.expect import RETURNED, Wrong, right_so_far, small_faults
-from grading.in_place import new_session
+from grading.in_place import new_session, torch_is_here
 from grading.session import Failed, Learner, NotStarted, printable
 
 HERE = Path(__file__).parent
 SUBSTITUTES = str(HERE / "substitutes.py")
-LATER = "graded when your work is handed in, since this takes PyTorch, which is not here"
+WHEN_HANDED_IN = "graded when your work is handed in, since this takes PyTorch, which is not here"
+RIGHT, OPEN, WRONG, LATER = "right", "open", "not right yet", "graded later"  # the verdicts on an exercise
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _grade_part(exercise, part, session, attempts, seed):
 
     key, result = f"{exercise.checks}.{part}", Result(part, exercise.parts[part])
     if not oracle.knows(key):
-        return replace(result, hint=LATER, open=True, later=True)
+        return replace(result, hint=WHEN_HANDED_IN, open=True, later=True)
     check = getattr(importlib.import_module(f"grading.checks.{exercise.checks}"), part)
     start, failures, right, note = time.perf_counter(), [], (), None
     session.begin()
@@ -224,14 +225,12 @@ def table(graded, tiers=3, more=""):
 
     tiers: how many of those of each hint; more: the command for another one, to which an exercise's id is added.
     """
-    full = {e.id for e, results in graded.items() if not any(r.hint for r in results)}
-    known = {e.id for e in graded}
     width = max([45, *(len(e.title) + 1 for e in graded)])
     yield f"{'exercise':{width + 5}s} {'points':>9s} {'time':>7s}"
     for exercise, results in graded.items():
         earned, seconds = sum(r.earned for r in results), sum(r.seconds for r in results)
         yield f"{exercise.id:5s}{exercise.title:{width}s} {earned:3d} of {exercise.points:2d} {seconds:5.1f} s"
-        if results[0].open and len({r.open for r in results}) == 1:
+        if verdict(results) in (OPEN, LATER):
             yield from _indented(results[0].hint)
             continue
         for result in results:
@@ -240,12 +239,29 @@ def table(graded, tiers=3, more=""):
                 yield from _indented(f"{result.part} ({points}): {result.hint}")
                 yield from itertools.chain.from_iterable(map(_indented, result.tiers[1:tiers]))
         yield from notes_of(results)
-        if more and exercise.id not in full:
+        if more and first_failing(results):
             yield from _indented(f"next: {more}{exercise.id}")
-        if earned and (others := ", ".join(used for used in exercise.uses if used in known - full)):
-            yield from _indented(f"checked with correct functions for {others}, where yours are not right yet")
+        yield from _indented(helped(exercise, results, graded))
     earned, points = (sum(getattr(r, name) for rs in graded.values() for r in rs) for name in ("earned", "points"))
     yield f"{'in all':{width + 5}s} {earned:3d} of {points:2d}"
+
+
+def verdict(results):
+    """The verdict on an exercise, in words."""
+    if not first_failing(results):
+        return RIGHT
+    if all(result.later for result in results):
+        return LATER
+    return OPEN if all(result.open for result in results) else WRONG
+
+
+def helped(exercise, results, graded):
+    """The sentence that names the exercises below this one that are wrong themselves; "" if it got nothing by them."""
+    wrong = {other.id for other, found in graded.items() if first_failing(found)}
+    others = ", ".join(used for used in exercise.uses if used in wrong)
+    if not others or not any(result.earned for result in results) or not torch_is_here():
+        return ""
+    return f"checked with correct functions for {others}, where yours are not right yet"
 
 
 def notes_of(results):

@@ -126,7 +126,7 @@ def _of_same_shape(got, wanted):
     if got.size > 1 or _fraction(factor) == "-1":
         question = MINUS if _fraction(factor) == "-1" else FACTOR
         yield Hint(question, f"the result is the expected one times {_fraction(factor)}"), factor * wanted
-    yield SIGNS, np.sign(got) * np.abs(wanted)
+    yield SIGNS, np.where(got < 0, -1, 1) * np.abs(wanted)
     if got.ndim == 2:
         yield TRANSPOSED, wanted.T
     for axis, size in enumerate(got.shape):

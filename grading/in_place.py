@@ -21,10 +21,14 @@ from grading.session import HERE, Failed, Session, printable
 
 def new_session():
     """A process for a learner's code; where PyTorch, by which correct functions work, is absent, this process."""
+    return Session() if torch_is_here() else InPlace()
+
+
+def torch_is_here():
     try:
-        return Session() if importlib.util.find_spec("torch") else InPlace()
+        return importlib.util.find_spec("torch") is not None
     except ModuleNotFoundError:  # something forbids it
-        return InPlace()
+        return False
 
 
 class TookTooLong(BaseException):

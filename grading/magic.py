@@ -1,10 +1,13 @@
-"""The notebook magics `%grade 1.1` and `%hint 1.1`."""
+"""The notebook magics `%grade 1.1`, `%hint 1.1` and `%progress`."""
 
 import functools
+import itertools
 
+from grading import display
 from grading.exercises import choose, read
-from grading.grade import LATER, first_failing, grade_own, hint_lines, notes, notes_of, table
+from grading.grade import LATER, RIGHT, first_failing, grade_own, hint_lines, notes, notes_of, table, verdict
 from grading.in_place import new_session
+from grading.progress import earned_points, lines
 
 _shown = {}  # exercise -> its first failing result's tiers, and how many of them have been shown
 
@@ -19,32 +22,52 @@ class NotYet(Exception):
 
 def grade(line):
     """Grade the exercises that the line names.  Raises `NotYet` if one is wrong, which stops a run of all cells."""
-    graded = _graded(line)
-    text = "\n".join([*table(graded, 1, "%hint "), *notes()])
-    if any(result.hint and not result.later for results in graded.values() for result in results):
-        raise NotYet(text)
-    lines = []
+    graded, tiers = _graded(line)
+    verdicts = {exercise: verdict(results) for exercise, results in graded.items()}
+    wrong = [exercise for exercise, words in verdicts.items() if words not in (RIGHT, LATER)]
+    note = [*notes()]
+    text = "\n".join([*(_right(graded) if {*verdicts.values()} == {RIGHT} else table(graded, 1, "%hint ")), *note])
+    html = display.report(graded, tiers, " ".join(note))
+    if wrong:
+        stops = f"exercise {wrong[0].id} is {verdicts[wrong[0]]}: a run of several cells stops here"
+        raise NotYet(stops if display.show(text, html) else text)
+    display.show(text, html) or print(text)
+
+
+def _right(graded):
+    """The lines on exercises that are right."""
     for exercise, results in graded.items():
-        points = f"exercise {exercise.id}: {exercise.points} of {exercise.points} points"
-        lines += [f"exercise {exercise.id}: {LATER}"] if results[0].later else [points, *notes_of(results)]
-    print("\n".join([*lines, *notes()]))
+        yield f"exercise {exercise.id}: {exercise.points} of {exercise.points} points"
+        yield from notes_of(results)
 
 
 def hint(line):
     """Show one more tier of the hint on the first failing part of each exercise that the line names."""
-    for exercise, results in _graded(line, more=1).items():
-        print("\n".join(hint_lines(exercise, results, _shown[exercise][1], f"%hint {exercise.id}")))
+    graded, tiers = _graded(line, more=1)
+    hints = (hint_lines(e, results, tiers[e], f"%hint {e.id}") for e, results in graded.items())
+    text = "\n".join(itertools.chain(*hints))
+    display.show(text, display.report(graded, tiers)) or print(text)
+
+
+def progress(line=""):
+    """Show how far the learner is."""
+    earned = earned_points()
+    text = "\n".join(lines(earned))
+    display.show(text, display.progress(earned)) or print(text)
 
 
 def _graded(line, more=0):
-    """Exercise -> its results; more: how many more tiers of its hint will be shown than so far."""
+    """Two dicts, from an exercise to its results, and to how many tiers of its hint to show.
+
+    more: how many more than so far.
+    """
     graded = {exercise: grade_own(exercise, _session()) for exercise in choose(line.split(), read()[0])}
     for exercise, results in graded.items():
         result = first_failing(results)
         tiers = result.tiers if result else []
         before, shown = _shown.get(exercise, ([], 0))
         _shown[exercise] = tiers, min(shown + more, 3) if tiers == before else 1
-    return graded
+    return graded, {exercise: _shown[exercise][1] for exercise in graded}
 
 
 @functools.cache

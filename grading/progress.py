@@ -4,7 +4,7 @@ from tqdm import tqdm
 
 from grading import edition
 from grading.exercises import read
-from grading.grade import LATER, SUBSTITUTES, grade_own, known_here, names_below
+from grading.grade import SUBSTITUTES, WHEN_HANDED_IN, grade_own, known_here, names_below
 from grading.in_place import new_session
 from grading.merge import parts
 
@@ -49,29 +49,41 @@ def _functions(exercise, content):
 def lines(earned):
     """The lines to read.  earned: as `earned_points` returns it."""
     yield f"{'notebook':10s}{'points':>11s}{'exercises':>13s}   left, about"
+    for name, points, whole, done, exercises, minutes in rows(earned):
+        left = f"{minutes:4d} minutes" if minutes else "nothing"
+        yield f"{name:10s}{points:4d} of {whole:3d}{done:6d} of {exercises:3d}   {left}"
+    yield from later(earned)
+    if following := "\n      ".join(next_up(earned)):
+        yield following
+
+
+def rows(earned):
+    """For each notebook, and for all: its name, points of how many, exercises of how many, and the minutes left."""
     for number in sorted({exercise.notebook for exercise in earned}):
-        yield _line(f"0{number}", {exercise: n for exercise, n in earned.items() if exercise.notebook == number})
-    yield _line("in all", earned)
-    if others := [*_not_in(earned)]:
-        yield f"{LATER}: {', '.join(others)}"
+        yield _row(f"0{number}", {exercise: n for exercise, n in earned.items() if exercise.notebook == number})
+    yield _row("in all", earned)
+
+
+def _row(name, earned):
+    left, points = _left(earned), sum(exercise.points for exercise in earned)
+    minutes = sum(exercise.minutes for exercise in left)
+    return name, sum(earned.values()), points, len(earned) - len(left), len(earned), minutes
+
+
+def later(earned):
+    """The line on the exercises that are not in earned: their ids, or their notebook, if all of it is not there."""
+    notebooks = {exercise.notebook for exercise in earned}
+    others = [exercise for exercise in read()[0].values() if exercise not in earned]
+    if names := dict.fromkeys(e.id if e.notebook in notebooks else f"notebook 0{e.notebook}" for e in others):
+        yield f"{WHEN_HANDED_IN}: {', '.join(names)}"
+
+
+def next_up(earned):
+    """The exercise that is next, and where it is; nothing at the end."""
     if left := _left(earned):
         first = left[0]
         yield f"next: exercise {first.id}, {first.title}: {earned[first]} of {first.points} points so far"
-        yield f"      notebook 0{first.notebook}, section {first.section}; about {first.minutes} minutes"
-
-
-def _not_in(earned):
-    """The exercises that are not in a dict: their ids, or their notebook, if all of it is not there."""
-    notebooks = {exercise.notebook for exercise in earned}
-    others = [exercise for exercise in read()[0].values() if exercise not in earned]
-    return dict.fromkeys(e.id if e.notebook in notebooks else f"notebook 0{e.notebook}" for e in others)
-
-
-def _line(name, earned):
-    left, points = _left(earned), sum(exercise.points for exercise in earned)
-    done = len(earned) - len(left)
-    minutes = f"{sum(exercise.minutes for exercise in left):4d} minutes" if left else "nothing"
-    return f"{name:10s}{sum(earned.values()):4d} of {points:3d}{done:6d} of {len(earned):3d}   {minutes}"
+        yield f"notebook 0{first.notebook}, section {first.section}; about {first.minutes} minutes"
 
 
 def _left(earned):
@@ -79,10 +91,5 @@ def _left(earned):
     return [exercise for exercise, points in earned.items() if points < exercise.points]
 
 
-def progress(line=""):
-    """Print how far the learner is: `%progress`."""
-    print("\n".join(lines(earned_points())))
-
-
 if __name__ == "__main__":
-    progress()
+    print("\n".join(lines(earned_points())))

@@ -118,6 +118,7 @@ RELATIONS = [  # what the learner's array is, what was expected, and words of th
     (0 * X, X, "times 0"),
     (1.000007 * X, X, "times 1.00001"),
     (np.abs(X), X, "signs"),
+    (np.maximum(X, 0), X, "entries are wrong"),  # nothing is known of the sign of a 0
     (SQUARE.T, SQUARE, "transposed"),
     (X.T, X, "transposed"),
     (X[::-1], X, "in reverse along axis 0"),

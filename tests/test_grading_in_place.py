@@ -14,7 +14,7 @@ from test_grading_zoo import EXERCISES, REFERENCE, ROOT, ZOO, changed, write
 import cs231n.layers
 from grading import oracle
 from grading.expect import Wrong, expect
-from grading.grade import grade
+from grading.grade import Result, grade, helped
 from grading.in_place import InPlace
 from grading.instructor import student
 from grading.instructor.record import DEPEND_ON_WHAT_COMES, LAST_NOTEBOOK
@@ -126,6 +126,13 @@ def test_an_exercise_that_fails_names_the_one_below_that_is_not_right_yet(sessio
     assert "which this one uses" not in grade(EXERCISES["1.5"], session, tree)[0].hint
 
 
+def test_no_report_speaks_of_correct_functions_where_there_are_none(monkeypatch):
+    graded = {EXERCISES["1.1"]: [Result("affine_forward", 1, "wrong")], EXERCISES["1.5"]: [Result("affine_relu", 1)]}
+    assert "checked with correct functions for 1.1" in helped(EXERCISES["1.5"], graded[EXERCISES["1.5"]], graded)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert helped(EXERCISES["1.5"], graded[EXERCISES["1.5"]], graded) == ""
+
+
 # --- one process for a notebook and its grader ---
 
 
@@ -148,11 +155,14 @@ def impatient(session, tree, monkeypatch):
     return session
 
 
-@pytest.mark.parametrize(
-    "loop",
-    ["while True:\n        pass", "return [n for n in iter(int, 1)]",
-     "while True:\n        try:\n            pass\n        except Exception:\n            pass"],
-)  # fmt: skip
+ENDLESS = [
+    "while True:\n        pass",
+    "return [n for n in iter(int, 1)]",
+    "try:\n        list(n for n in iter(int, 1))\n    except Exception:\n        return relu_forward(x)",
+]
+
+
+@pytest.mark.parametrize("loop", ENDLESS)
 def test_a_loop_that_does_not_end_is_stopped(impatient, tree, loop):
     hint = hint_on_relu(impatient, tree, loop)
     assert hint.startswith("no answer: it took more than 0.5 s, and was stopped, in layers.py, line ")
@@ -214,7 +224,13 @@ def test_all_parts_of_the_notebooks_are_recorded_but_those_that_run_a_net(record
     assert not player.has("resnet.residual_block")
 
 
-def test_a_recording_of_other_checks_or_another_seed_is_refused(recording, tmp_path):
+def test_a_recording_of_other_checks_is_refused(recording, monkeypatch):
+    monkeypatch.setattr(oracle, "digest", lambda: "of edited checks")
+    with pytest.raises(oracle.NotRecorded, match="of other checks than those in grading/checks"):
+        oracle.Player(recording).has("layers.affine_forward")
+
+
+def test_an_operation_that_is_not_recorded_or_another_seed_is_refused(recording, tmp_path):
     player = oracle.Player(recording)
     with pytest.raises(oracle.NotRecorded, match="seed 0"):
         player.begin("layers.affine_forward", 1)
@@ -226,8 +242,8 @@ def test_a_recording_of_other_checks_or_another_seed_is_refused(recording, tmp_p
         oracle.Player(tmp_path / "none.npz").has("layers.affine_forward")
 
 
-@pytest.mark.parametrize("shape", [(500, 400), (20, 16, 25, 25), (1000, 400)])
-def test_a_large_array_of_which_some_entries_are_kept_finds_a_wrong_row_and_a_wrong_column(shape):
+@pytest.mark.parametrize("shape", [(500, 400), (20, 16, 25, 25), (1000, 401), (53, 53, 71)])
+def test_a_large_array_of_which_some_entries_are_kept_finds_a_wrong_row_or_column(shape):
     right = np.random.default_rng(0).standard_normal(shape)
     some, step = oracle.packed(right)
     assert some.size <= oracle.LARGEST

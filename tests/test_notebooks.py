@@ -1,17 +1,22 @@
 """The notebooks as committed: executed once from the top, without error, warning, or a trace of the machine."""
 
+import dis
 import html
 import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from bytecode import global_names
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DESCRIBED = NOTEBOOKS  # each of their figures has an alternative text
+SYMBOLS = {*"CHNWXbpswxy", "beta", "cache", "gamma", "out", "pad"}  # of formulas; each section has its own
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -84,6 +89,66 @@ def test_each_figure_has_a_text_for_those_who_cannot_see_it(path):
     assert [text for text in texts if len(text.split()) < 8] == []
     for text, output in zip(texts, outputs, strict=True):  # JupyterLab shows the HTML
         assert f'alt="{html.escape(text)}"' in "".join(output["data"]["text/html"])
+
+
+class Cell(NamedTuple):
+    """A cell's names: what it takes from earlier ones, all that it loads, what it binds, what each function reads."""
+
+    reads: set
+    loads: set
+    binds: set
+    functions: dict
+
+
+def names_of(source):
+    cell = Cell(set(), set(), set(), {})
+    for line in dis.get_instructions(compile(source, "cell", "exec")):
+        if line.opname == "STORE_NAME":
+            cell.binds.add(line.argval)
+            continue
+        code = line.argval if isinstance(line.argval, types.CodeType) else None
+        if code and not code.co_name.startswith("<"):  # neither a lambda nor a comprehension
+            cell.functions[code.co_name] = {*global_names(code)}
+            continue
+        loaded = {*global_names(code)} if code else {line.argval} if line.opname == "LOAD_NAME" else set()
+        cell.loads.update(loaded)
+        cell.reads.update(loaded - cell.binds)
+    return cell
+
+
+def changed_inputs(sources):
+    """Pairs of a cell's number and a name that it takes from an earlier cell, which a later one binds again."""
+    cells, bound, functions = [names_of(source) for source in sources], {}, {}
+    last = {name: i for i, cell in enumerate(cells) for name in cell.binds}
+    for i, cell in enumerate(cells):
+        functions |= cell.functions
+        inputs, called, todo = {*cell.reads}, set(), [*cell.loads]
+        while todo:
+            name = todo.pop()
+            if name in functions and name not in called:
+                called.add(name)
+                inputs |= functions[name] - cell.binds
+                todo += functions[name]
+        yield from ((i, name) for name in sorted(inputs) if bound.get(name, last.get(name)) != last.get(name))
+        bound |= dict.fromkeys(cell.binds, i)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_that_is_run_again_after_all_others_takes_what_it_took_at_first(path):
+    sources = ["".join(cell["source"]) for cell in code_cells(json.loads(path.read_text()))]
+    assert [found for found in changed_inputs(sources) if found[1] not in SYMBOLS] == []
+
+
+def test_the_name_of_a_function_means_nothing_else_in_another_cell(notebook):
+    cells = [names_of("".join(cell["source"])) for cell in code_cells(notebook)]
+    defined = [(i, name) for i, cell in enumerate(cells) for name in cell.functions]
+    assert [name for i, name in defined for other in cells[:i] + cells[i + 1 :] if name in other.binds] == []
+
+
+def test_an_input_that_is_bound_again_is_found_also_where_a_function_reads_it():
+    cells = ["net = 1", "def f():\n    return [net for _ in g()]", "g = list", "f()", "a = lambda: g", "net = g = 2"]
+    assert [*changed_inputs(cells)] == [(3, "g"), (3, "net"), (4, "g")]
+    assert [*changed_inputs(["a = 1", "a = 2; print(a)", "[a for a in ()]", "print(b); b = 3"])] == []
 
 
 def test_nbval_finds_the_notebooks_from_their_own_folder():

@@ -235,6 +235,8 @@ def test_an_image_table_labels_rows_and_columns():
     assert [ax.get_title() for ax in fig.axes] == ["a", "b", "", ""]
     assert [fig.axes[i].get_ylabel() for i in (0, 2)] == ["bright", "dark"]
     assert [ax.images[0].get_array().max() for ax in fig.axes] == [255, 90, 0, 0]
+    with pytest.raises(ValueError, match="wanted 1 images, one for each title, got 2 for 'bright'"):
+        plots.image_table(rows, ["a"])
 
 
 def test_a_matrix_has_a_tinted_cell_with_its_number_for_each_entry():

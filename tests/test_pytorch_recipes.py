@@ -44,7 +44,8 @@ def test_speedrun_rises_and_then_falls_to_0_along_straight_lines():
     recipe = Speedrun(warmup=0.2)
     assert [recipe.rate(share) for share in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx([0, 0.5, 1, 0.5, 0])
     assert Speedrun(warmup=0.0).rate(0.25) == 0.75
-    assert [Speedrun(warmup=1.0).rate(share) for share in (0, 0.25, 0.99)] == [0, 0.25, 0.99]
+    shares = [0, 0.25, 0.99, 1, 1.01]  # LambdaLR asks for a step after the last one, too
+    assert [Speedrun(warmup=1.0).rate(share) for share in shares] == shares
 
 
 # Switches

@@ -31,6 +31,11 @@ AS_SAVED = "the file is not as handin.save_layers writes it"
 UNTRAINED = (
     "10 % is chance: train the net, and save the mean, the std and the running statistics that it was trained with"
 )
+LEARN_MORE = (
+    "where your validation accuracy is far above this, the file lacks the mean image or the running statistics of the "
+    "net; where the training accuracy is as low, try rates three times as large and as small, smaller batches, more "
+    "epochs or another design; where it is far higher, more images"
+)
 ATTEMPTS = 3
 
 TEXTS, SHORTEST, LONGEST = ("question", "setting", "change"), 15, 2000  # characters
@@ -191,7 +196,7 @@ def _check_layers(hand_in, steps):
         scores = layered.scores_of(arrays, images)
     except Wrong as wrong:
         raise Wrong(str(wrong), wrong.mistake or AS_SAVED) from None
-    return _check_accuracy(scores, y, steps, UNTRAINED)
+    return _check_accuracy(scores, y, steps, UNTRAINED, LEARN_MORE, LEARN_MORE)
 
 
 def _check_attempts(content):

@@ -33,9 +33,10 @@ LAST = "the gradient is a sum over the batch; this is only the last image's part
 EVERY_FILTER = "every filter sees the window: sum over them"
 STEPS = "xp windows out db dw dwindows dxp dx"
 STEP_CONVS = [  # windows that overlap and leave the last row out; gaps between the windows, without padding
-    ((2, 3, 6, 5), (4, 3, 3, 2), {"stride": 2, "pad": 1}, "float64"),
+    ((2, 3, 8, 7), (4, 3, 3, 2), {"stride": 2, "pad": 1}, "float64"),
     ((3, 2, 4, 7), (2, 2, 1, 2), {"stride": 3, "pad": 0}, "float64"),
 ]
+UNSORTED = "the rows of dOut are the filters: move their axis before that of the images, and then reshape"
 NO_END = "-0 is 0: where pad is 0, a slice from pad to -pad is empty"
 WRONG_SIDE = "the padding has pad pixels on each side, and is cut off on the wrong one"
 
@@ -141,6 +142,9 @@ def _check_conv_backward(learner, kind, cases, names):
         grads = several(backward, backward(dout, cache), "dx, dw, db")
         wanted = gradients(conv, arrays, dout, conv_param)
         mistakes = _conv_mistakes(arrays, dout, conv_param, wanted) if arrays[0].size < 1000 else ({}, {}, {})
+        if kind == "fast" and mistakes[0]:
+            unsorted = gradients(conv, arrays, _unsorted(dout), conv_param)
+            mistakes = [of_one | {UNSORTED: wrong} for of_one, wrong in zip(mistakes, unsorted, strict=True)]
         for name, *args in zip(("dx", "dw", "db"), grads, wanted, mistakes, strict=True):
             if name in names:
                 expect(name, *args, case, TOLERANCE[str(dout.dtype)])
@@ -154,6 +158,12 @@ def _conv_mistakes(arrays, dout, conv_param, wanted):
     of_dw = {MEAN: wanted[1] / len(x), LAST: last_dw, "the stride is ignored": dw}
     of_db = {MEAN: wanted[2] / len(x), LAST: last_db, "b is added at all i and j: sum over them, too": dout.sum(axis=0)}
     return {"the stride is ignored": dx} | _mistakes_of_dx(x, w, b, dout, conv_param), of_dw, of_db
+
+
+def _unsorted(dout):
+    """The gradient (N, F, H_out, W_out) whose dOut, sorted by filters, is dout.reshape(F, -1)."""
+    N, F, *size = dout.shape
+    return np.ascontiguousarray(dout.reshape(F, N, *size).swapaxes(0, 1))
 
 
 def _mistakes_of_dx(x, w, b, dout, conv_param):
@@ -231,6 +241,9 @@ def col2im(learner):
             NO_END: _crop_to_minus_pad(dframed, pad),
             "a pixel gets the sum of its entries, not their mean": wanted / count.clamp(min=1),
             "the columns run over n, i, j, n the slowest": fold(interleaved, x.shape, kernel, conv_param),
+            "the rows come first: reshape to C, KH, KW, N, H_out, W_out, and then move the axes": fold(
+                torch.tensor(cols).reshape(N, len(cols), -1), x.shape, kernel, conv_param
+            ),
         }
         case = f"x_shape {x.shape}, kernel {kernel}, {conv_param}"
         expect("the image", got, wanted, mistakes, case, TOLERANCE[str(x.dtype)])

@@ -88,10 +88,11 @@ def rate_in_steps(learner):
 
 
 def rate_up_and_down(learner):
-    for warmup in (0.1, 0.25, 0.5, 0.0):
+    for warmup in (0.1, 0.25, 0.5, 0.0, 1.0):
         recipe = learner.pytorch_recipes.Speedrun(warmup=warmup)
         for progress in (0.0, 0.05, 0.25, 0.4, 0.5, 0.75, 1.0)[warmup == 0 :]:
-            wanted = np.interp(progress, [0, warmup, 1], [0, 1, 0]) if warmup else 1 - progress
+            both = np.interp(progress, [0, warmup, 1], [0, 1, 0])
+            wanted = {0.0: 1 - progress, 1.0: progress}.get(warmup, both)
             mistakes = {"it rises from 0 during the warmup": 1.0}
             if progress > warmup:
                 mistakes = {

@@ -87,7 +87,7 @@ class Recorder:
         return {"first": first, "shape": array.shape, "kept": str(kept.dtype), "step": step, "dtype": str(array.dtype)}
 
     def save(self, file):
-        index = np.frombuffer(json.dumps(self.index).encode(), np.uint8)
+        index = np.frombuffer(json.dumps({oracle.CHECKS: oracle.digest()} | self.index).encode(), np.uint8)
         np.savez_compressed(file, index=index, **{dtype: np.concatenate(pool) for dtype, pool in self.pools.items()})
 
 

@@ -32,7 +32,7 @@ COPIED = (
     ),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
     *(f"grading/{name}.py" for name in ("expect", "grade", "hand_ins", "hints", "magic", "progress", "rules")),
-    *(f"grading/{name}.py" for name in ("in_place", "oracle", "storage", "start")),
+    *(f"grading/{name}.py" for name in ("display", "in_place", "oracle", "storage", "start")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/questions.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
@@ -47,6 +47,7 @@ NOT_FOR_STUDENTS = (
     "test-site",
     "test-lite-one",
     "test-lite",
+    "test-lab",
     "bench",
     "lint",
     "student",
@@ -109,8 +110,8 @@ def _write(out, root):
     _put(out / "grading/expected.npz", recording(root))
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
-    if left := told(out, results(root, hidden)):
-        raise ValueError("results to derive are told in the edition:\n" + "\n".join(left))
+    if left := given_away(out, results(root, hidden)):
+        raise ValueError("results to derive are given away in the edition:\n" + "\n".join(left))
     (out / RECORD).write_bytes(record(_contents(out)))
 
 
@@ -228,13 +229,13 @@ def leaks(out, statements):
 
 
 def results(root, hidden):
-    """What the edition of the tree root must not tell: see hidden.toml."""
+    """What the edition of the tree root must not give away: see hidden.toml."""
     notebooks = [read_notebook(file.read_bytes()) for file in sorted((root / "notebooks").glob("*.ipynb"))]
     derived = [equation for notebook in notebooks for equation in cut_notebooks.results(notebook)]
     return [*hidden["formulas"], *(text for texts in hidden["docstrings"].values() for text in texts), *derived]
 
 
-def told(out, results):
+def given_away(out, results):
     """The places in the folder out where a docstring, Markdown or a cell has one of the results, as "file: result"."""
     results = {plain(result): result for result in results if len(plain(result)) >= SHORTEST_RESULT}
     found = []

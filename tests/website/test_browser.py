@@ -13,11 +13,12 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 LONG = "notebooks/01_fully_connected_nets.html"
 
 
-def violations(page):
-    """What axe-core finds on a page: rule, and element, in short."""
+def violations(page, where="html"):
+    """What axe-core finds on a page, or in the elements that a selector names: rule, and element, in short."""
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate((packages.FOLDER / "axe-core/axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("rules => axe.run({runOnly: rules, resultTypes: ['violations']})", RULES)["violations"]
+    run = "([where, rules]) => axe.run(where, {runOnly: rules, resultTypes: ['violations']})"
+    found = page.evaluate(run, [where, RULES])["violations"]
     return [f"{rule['id']}: {node['html'][:120]}" for rule in found for node in rule["nodes"]]
 
 
