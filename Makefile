@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 SET_UP := .venv/.set-up
+COLAB_PYTHON ?= python3.13
 SITE_SET_UP := .venv/.set-up-site
 LITE_SET_UP := .venv/.set-up-lite
 FIRST := notebooks/01_fully_connected_nets.ipynb
@@ -20,7 +21,7 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site test-lab lite test-lite-one test-lite colab bench train lint clean
+.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site test-lab lite test-lite-one test-lite colab test-colab bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -85,7 +86,7 @@ site: $(SITE_SET_UP) ## build the site into dist/site, with PDFs of the notebook
 	@$(VENV_PYTHON) -m website.build $(SITE_ARGS)
 
 test-site: site ## find the site's broken links, and test its pages in a headless Chromium if there is one
-	@$(VENV_PYTHON) -m pytest tests/website $(TEST_ARGS)
+	@$(VENV_PYTHON) -m pytest tests/website --numprocesses=auto --dist=loadgroup --benchmark-disable $(TEST_ARGS)
 
 test-lab: $(SITE_SET_UP) ## work in JupyterLab as a learner does, in a headless Chromium if there is one
 	@$(VENV_PYTHON) -m pytest tests/lab $(TEST_ARGS)
@@ -101,6 +102,11 @@ test-lite: $(LITE_SET_UP) $(SITE_SET_UP) ## run notebooks 01 to 04 to their end 
 
 colab: $(SET_UP) ## write a first cell into each notebook that gets the pack in Colab
 	@$(VENV_PYTHON) -m website.colab
+
+test-colab: ## test that cell on the package versions of Colab, of which some hundred MB are downloaded
+	@"$(COLAB_PYTHON)" -m venv --clear build/colab
+	@build/colab/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/colab/versions.txt
+	@build/colab/bin/python -m pytest --noconftest -o addopts= -o filterwarnings= tests/colab $(TEST_ARGS)
 
 bench: $(SET_UP) ## measure speed, and PyTorch's on the same threads
 	@for file in tests/benchmarks/test_*.py; do \

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jsonschema
 import nbformat
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -17,6 +18,23 @@ from website import colab
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = SpecifierSet(PROJECT["requires-python"]) & SpecifierSet("<3.14")
+# Of the schema of https://containers.dev/implementors/spec/, the properties that are used here.
+TEXT = {"type": "string"}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+CONTAINER = {
+    "type": "object",
+    "required": ["image"],
+    "additionalProperties": False,
+    "properties": {
+        "name": TEXT,
+        "image": TEXT,
+        "containerEnv": TEXTS,
+        "postCreateCommand": TEXT,
+        "forwardPorts": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 65535}},
+        "portsAttributes": {"type": "object", "additionalProperties": TEXTS},
+        "customizations": {"type": "object"},
+    },
+}
 SHOW = "\nimport os\nprint(os.getcwd(), sys.path[0])"
 
 
@@ -60,18 +78,19 @@ def test_elsewhere_the_cell_does_nothing(tmp_path):
     assert run(cell + SHOW, tmp_path) == f"{tmp_path} \n"
 
 
-def test_the_cell_follows_the_title_and_is_there_once():
-    changed = colab.with_cell(colab.with_cell(notebook(), "https://example.org/old"), "https://example.org/new")
-    assert [cell.source.split("\n")[0] for cell in changed.cells] == [
-        "# 1 Nets", "# Only in Colab: get the pack, once, and work in it.", "import cs231n",
-    ]  # fmt: skip
-    assert "example.org/new" in changed.cells[1].source
+def test_the_link_and_the_cell_follow_the_title_and_are_there_once():
+    changed = colab.with_cells(notebook(), "01.ipynb", "https://github.com/someone/old")
+    changed = colab.with_cells(changed, "01.ipynb", "https://github.com/someone/new")
+    title, link, cell, code = [cell.source for cell in changed.cells]
+    assert (title, code) == ("# 1 Nets", "import cs231n")
+    assert "(https://colab.research.google.com/github/someone/new/blob/main/notebooks/01.ipynb)" in link
+    assert '"https://github.com/someone/new"]' in cell
     nbformat.validate(changed)
 
 
-def test_the_student_edition_does_not_get_the_cell_since_it_leads_to_the_solutions():
-    edition = cut_notebooks.cut(colab.with_cell(notebook(), "https://example.org/solved"), [])
-    assert "example.org" not in nbformat.writes(edition)
+def test_the_student_edition_does_not_get_them_since_they_lead_to_the_solutions():
+    edition = cut_notebooks.cut(colab.with_cells(notebook(), "01.ipynb", "https://github.com/someone/solved"), [])
+    assert "solved" not in nbformat.writes(edition)
 
 
 def test_without_an_address_nothing_is_written(monkeypatch, tmp_path):
@@ -84,11 +103,23 @@ def test_without_an_address_nothing_is_written(monkeypatch, tmp_path):
 # --- containers ---
 
 
+def settings_of_codespaces():
+    text = (ROOT / ".devcontainer/devcontainer.json").read_text()
+    return json.loads(re.sub(r"^//.*\n", "", text))  # its format admits comments
+
+
 def test_codespaces_calls_a_target_of_make_on_a_supported_python():
-    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    container = settings_of_codespaces()
     version = re.fullmatch(r"mcr\.microsoft\.com/devcontainers/python:(3\.\d+)-bookworm", container["image"])[1]
     assert container["postCreateCommand"] == f"make install PYTHON=python{version}"
     assert version in PYTHONS
+    jsonschema.validate(container, CONTAINER)
+
+
+@pytest.mark.parametrize("fault", [{"postCreateComand": "make"}, {"forwardPorts": "8888"}, {"containerEnv": {"A": 1}}])
+def test_a_fault_in_the_settings_of_codespaces_is_found(fault):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(settings_of_codespaces() | fault, CONTAINER)
 
 
 def test_binder_installs_extras_that_exist_with_the_pins_on_a_supported_python():
@@ -104,6 +135,11 @@ def test_the_image_for_jupyterhub_installs_extras_that_exist_with_the_pins_on_a_
     assert re.search(r"^FROM python:(3\.\d+)-slim", text, re.MULTILINE)[1] in PYTHONS
     assert "--constraint constraints.txt" in text
     assert extras(text) <= PROJECT["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "binder/requirements.txt", ".devcontainer/devcontainer.json"])
+def test_each_entry_says_that_its_service_has_not_run_it(file):
+    assert re.search(r"^(#|//).*\bNot (built|run there) yet\b", (ROOT / file).read_text(), re.MULTILINE)
 
 
 def extras(text):

@@ -4,7 +4,10 @@ import ast
 import base64
 import hashlib
 import io
+import os
 import re
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -23,8 +26,21 @@ LITERAL = "``{}``".format
 
 
 def test_every_symbol_of_an_equation_is_escaped():
-    lines = ["dx = |w|_2 * x_ij, y = x_ * `w`."]
-    assert docstrings.rst(lines, "function", LITERAL) == [r"| dx = \|w\|\_2 \* x\_ij, y = x\_ \* ``w``.", ""]
+    lines = ["dx = |w|_2 * need_dx, y = x_ * `w`."]
+    assert docstrings.rst(lines, "function", LITERAL) == [r"| dx = \|w\|\_2 \* need\_dx, y = x\_ \* ``w``.", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("p_ij = exp(x_{i, y_i})", r"p\ :sub:`ij`\  = exp(x\ :sub:`i, y\_i`\ )"),
+        ("X_col^T, v_b^2", r"X\ :sub:`col`\ \ :sup:`T`\ , v\ :sub:`b`\ \ :sup:`2`\ "),
+        ("2^-11, cos(u)^(n - 1)", r"2\ :sup:`-11`\ , cos(u)\ :sup:`(n - 1)`\ "),
+        ("bn_param, x_train, dlog_p, a_b_c", r"bn\_param, x\_train, dlog\_p, a\_b\_c"),
+    ],
+)
+def test_an_equations_indices_and_powers_are_set_lower_and_higher(text, written):
+    assert docstrings.rst([text], "function", LITERAL) == [f"| {written}", ""]
 
 
 def test_a_break_that_the_width_made_is_undone_and_one_of_the_author_is_kept():
@@ -144,9 +160,69 @@ def test_the_workflow_calls_targets_of_make_and_pins_each_action_by_its_commit()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {step["run"] for step in steps if "run" in step} == {"make site", "make test-site"}
     assert {"site", "test-site"} <= targets
+    assert [step["with"]["path"] for step in steps if "pages-artifact" in step.get("uses", "")] == ["dist/site"]
     actions = [step["uses"] for step in steps if "uses" in step]
     assert actions
     assert [action for action in actions if not re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action)] == []
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/instructors.md", "docs/gpu.md", ".ci/run"])
+def test_the_targets_that_documents_name_exist(file):
+    own = (ROOT / "Makefile").read_text() + (ROOT / "grading/instructor/edition/targets.mk").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", own, re.MULTILINE))
+    text = (ROOT / file).read_text(encoding="utf-8")
+    named = re.findall(r"(?:^|`|= |URL=\S+ |DIR=\S+ )make (?:-C \S+ )?([a-z-]+)", text, re.MULTILINE)
+    assert named
+    assert set(named) <= targets
+
+
+# --- the browser of the gate ---
+
+APT_GET = """#!/bin/sh
+echo "$@" >>{folder}/called
+[ "$1" = update ] || {{ echo E: no package; {install}; }}
+"""
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A machine with few programs, and an apt-get that calls `install`, a line of shell, in place of installing."""
+
+    def script(name, text):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+
+    def get_chromium(install, *browsers):
+        for name in ("env", "id", "tail"):
+            (tmp_path / name).symlink_to(shutil.which(name))
+        script("sudo", '#!/bin/sh\nshift\nexec "$@"\n')
+        script("apt-get", APT_GET.format(folder=tmp_path, install=install.format(folder=tmp_path)))
+        for name in browsers:
+            script(name, "#!/bin/sh\n")
+        command = [shutil.which("bash"), ROOT / ".ci/get-chromium"]
+        done = subprocess.run(command, env=os.environ | {"PATH": str(tmp_path)}, capture_output=True, text=True)
+        called = tmp_path / "called"
+        return done, called.read_text().splitlines() if called.exists() else []
+
+    return get_chromium
+
+
+def test_the_gate_installs_debians_chromium_where_there_is_no_browser(machine):
+    done, called = machine(": >{folder}/chromium; PATH=/bin:/usr/bin chmod +x {folder}/chromium")
+    assert done.returncode == 0, done.stderr
+    assert called == ["update", "install --yes --no-install-recommends chromium"]
+
+
+def test_the_gate_uses_a_browser_that_is_there(machine):
+    done, called = machine("exit 1", "google-chrome")
+    assert (done.returncode, called) == (0, [])
+
+
+@pytest.mark.parametrize("install", ["exit 100", "exit 0"])  # the second installs something without a Chromium in it
+def test_the_gate_says_that_no_browser_could_be_installed(machine, install):
+    done, _ = machine(install)
+    assert done.returncode == 1
+    assert "E: no package\nno Chromium, and apt-get could not install one as above" in done.stderr
 
 
 # --- notebooks that run in the browser ---

@@ -1,6 +1,7 @@
-"""Write a first cell into each notebook that gets the pack in Colab, and does nothing elsewhere: `make colab`.
+"""Write into each notebook a link that opens it in Colab, and a cell that gets the pack there: `make colab`.
 
-The address of the repository is the setting repository of [tool.cs231n] in pyproject.toml.
+The address of the repository is the setting repository of [tool.cs231n] in pyproject.toml.  The cell was tested on
+Colab's package versions (`make test-colab`), and not yet in Colab.
 """
 
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).parents[1]
-ID = "colab"
+IDS = "colab-link", "colab"
+LINK = "[Open this notebook in Colab](https://colab.research.google.com/github/{name}/blob/main/notebooks/{file})"
 # A clone, and no pip: Colab's torch and numpy stay as they are, and after a restart the clone is still there.
 CELL = """# Only in Colab: get the pack, once, and work in it.
 import sys
@@ -31,14 +33,18 @@ def repository(root=ROOT):
     return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cs231n"]["repository"]
 
 
-def with_cell(notebook, address):
-    """Put the cell behind the title of a notebook, in place of an earlier one.
+def with_cells(notebook, file, address):
+    """Put the link and the cell behind the title of a notebook, in place of earlier ones; file: its name.
 
-    It is tagged as a solution: the student edition, whose address is another one, does not have it.
+    They are tagged as a solution: the student edition, whose address is another one, does not have them.
     """
-    cell = nbformat.v4.new_code_cell(CELL.format(repository=address), id=ID, metadata={"tags": ["solution"]})
-    others = [other for other in notebook.cells if other.get("id") != ID]
-    notebook.cells = [others[0], cell, *others[1:]]
+    link = LINK.format(name=address.removeprefix("https://github.com/"), file=file)
+    code = CELL.format(repository=address)
+    cells = [nbformat.v4.new_markdown_cell(link, id=IDS[0]), nbformat.v4.new_code_cell(code, id=IDS[1])]
+    for cell in cells:
+        cell.metadata["tags"] = ["solution"]
+    title, *others = [other for other in notebook.cells if other.get("id") not in IDS]
+    notebook.cells = [title, *cells, *others]
     return notebook
 
 
@@ -47,8 +53,8 @@ def main():
     if not address:
         sys.exit("set the repository's address first: repository, below [tool.cs231n] in pyproject.toml")
     for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        nbformat.write(with_cell(nbformat.read(file, as_version=4), address), file)
-    print(f"the notebooks have a first cell for Colab that gets {address}: now `make notebooks` numbers the cells")
+        nbformat.write(with_cells(nbformat.read(file, as_version=4), file.name, address), file)
+    print(f"the notebooks open in Colab, and get {address} there: now `make notebooks` numbers the cells")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ exclude_patterns = ["extra"]
 nitpicky = True
 nitpick_ignore = [("py:class", "collections.abc.Callable")]  # no page here
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 autodoc_preserve_defaults = True  # as the code has them: the value of a path is that of one machine
 smartquotes = False  # code and equations in docstrings stay as they are written
 

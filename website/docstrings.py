@@ -1,10 +1,15 @@
-"""Docstrings as reStructuredText that shows them as they are: every symbol of an equation, every deliberate line."""
+"""Docstrings as reStructuredText that shows every symbol of an equation, and every deliberate line."""
 
 import ast
 import re
 from pathlib import Path
 
 WIDTH = 120  # columns of a line of code
+# In an equation: x_ij, sum_k, X_col, x_{i, y_i}; w^T, t^2, 2^-11, u^(n - 1).  A longer name, such as need_dx, is code.
+SCRIPTS = re.compile(
+    r"\b(?P<base>d?[A-Za-z]|sum|lambda)_(?P<sub>\{[^}]+\}|col|row|out|in|[a-z]{1,2})(?![A-Za-z0-9_])"
+    r"|\^(?P<sup>\{[^}]+\}|\([^()]*\)|-?\w+)"
+)
 INDENTED = {"module": 0, "method": 8, "property": 8, "attribute": 8}  # columns before a docstring; 4 elsewhere
 
 
@@ -64,6 +69,17 @@ def _prose(text):
 
 
 def _escaped(text):
+    """Text without markup, in which what follows "_" or "^" in an equation is set lower or higher."""
+    written, end = "", 0
+    for found in SCRIPTS.finditer(text):
+        role = "sub" if found["sub"] else "sup"
+        base, script = found["base"] or "", found[role].strip("{}")
+        written += f"{_literal(text[end : found.start()] + base)}\\ :{role}:`{_literal(script)}`\\ "
+        end = found.end()
+    return written + _literal(text[end:])
+
+
+def _literal(text):
     return re.sub(r"([\\*_|`<>])", r"\\\1", text)
 
 

@@ -53,7 +53,7 @@ def module_page(name):
 def module_list(modules):
     """The page that lists the modules, each with the first line of its docstring."""
     rows = "".join(f"| [{name}]({name}.rst) | {summary(file)} |\n" for name, file in modules.items())
-    toctree = "".join(f"{name}\n" for name in modules)
+    toctree = "".join(f"{name} <{name}>\n" for name in modules)
     return (
         "# Modules\n\nThe package `cs231n`, from its docstrings. Each page says what a module's functions compute, "
         "what they take and return, and where a formula comes from.\n\n"

@@ -48,6 +48,7 @@ NOT_FOR_STUDENTS = (
     "test-lite-one",
     "test-lite",
     "test-lab",
+    "test-colab",
     "bench",
     "lint",
     "student",

@@ -10,6 +10,7 @@ from website import browser, packages
 SITE = Path(__file__).resolve().parents[2] / "dist/site"
 PAGES = sorted(str(file.relative_to(SITE)) for file in SITE.rglob("*.html") if file.parent.name != "_static")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+NOTEBOOKS = [name for name in PAGES if name.startswith("notebooks/")]
 LONG = "notebooks/01_fully_connected_nets.html"
 
 
@@ -31,7 +32,7 @@ def focused(page):
     }""")
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PAGES])
 def each(request, chromium, site):
     """Each page of the site in turn, opened once for all the tests that look at it."""
     with offline_page(chromium) as page:
@@ -43,7 +44,7 @@ def each(request, chromium, site):
 def test_axe_finds_nothing(each, scheme):
     each.set_viewport_size({"width": 1280, "height": 900})
     each.emulate_media(color_scheme=scheme)
-    each.wait_for_selector(f"html[data-theme={scheme}]", state="attached", timeout=5000)
+    each.wait_for_selector(f"html[data-theme={scheme}]", state="attached")
     assert violations(each) == []
 
 
@@ -51,6 +52,43 @@ def test_axe_finds_nothing(each, scheme):
 def test_an_enlarged_page_scrolls_in_one_direction_alone(each, width):
     each.set_viewport_size({"width": width, "height": 450})
     assert each.evaluate("() => document.scrollingElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_no_line_of_a_code_cell_is_cut_off(page, site, name, media):
+    browser.show(page, site / name)
+    page.emulate_media(media=media)
+    cut = "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent)"
+    assert page.eval_on_selector_all("div.cell_input pre", cut) == []
+
+
+def test_on_a_phone_a_figure_and_a_table_scroll_and_keep_their_words_legible(page, site):
+    page.set_viewport_size({"width": 375, "height": 700})
+    browser.show(page, site / LONG)
+    widths = page.eval_on_selector_all("img", "figures => figures.map(f => [f.width, Math.min(f.naturalWidth, 608)])")
+    assert widths
+    assert [(width, least) for width, least in widths if width < least] == []
+    browser.show(page, site / "docs/gpu.html")
+    page.wait_for_selector(".pst-scrollable-table-container[tabindex='0']")
+    words = "cells => cells.filter(c => c.textContent.trim().length > 20).map(c => c.clientWidth)"
+    assert min(page.eval_on_selector_all("td", words)) > 60
+
+
+def test_a_comma_and_a_number_stay_on_the_line_of_their_formula(page, site):
+    page.set_viewport_size({"width": 375, "height": 700})
+    browser.show(page, site / LONG)
+    tops = page.eval_on_selector_all(
+        "span.together",
+        """spans => spans.map(span => {
+            const range = document.createRange();
+            range.selectNode(span.lastChild);
+            return [span.firstChild.getBoundingClientRect().bottom, range.getBoundingClientRect().top];
+        })""",
+    )
+    assert len(tops) > 20
+    assert [(formula, comma) for formula, comma in tops if comma > formula] == []
+    assert max(page.eval_on_selector_all(".eqno", "numbers => numbers.map(n => n.offsetHeight)")) < 40
 
 
 def test_axe_can_find_something(page, site):
@@ -81,7 +119,7 @@ def test_the_theme_is_switched_by_the_keyboard(page, site):
         page.wait_for_selector(menu)
         for key in [*keys, "Enter"]:
             page.keyboard.press(key)
-        page.wait_for_selector(f"html[data-mode={mode}]", state="attached", timeout=5000)
+        page.wait_for_selector(f"html[data-mode={mode}]", state="attached")
 
 
 def test_the_search_finds_a_formulas_function_by_the_keyboard(page, site):
@@ -115,7 +153,7 @@ def test_formulas_are_typeset_and_read_aloud(page, site):
     assert page.locator("mjx-merror").count() == 0
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_each_notebook_has_a_pdf_that_its_page_links_to(page, site, name):
     browser.show(page, site / name)
     pdf = site / "notebooks" / page.locator("p.pdf a").get_attribute("href")

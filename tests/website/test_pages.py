@@ -5,6 +5,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,8 @@ def public(tree):
 
 
 def bare(text):
-    """A text without the spaces, the breaks and the backticks that its page shows in another way."""
-    return re.sub(r"[\s`]", "", text)
+    """A text without what its page shows in another way: spaces, breaks, backticks, the marks of indices and powers."""
+    return re.sub(r"[\s`_^{}]", "", text)
 
 
 def test_a_docstrings_names_and_sections_are_links(site):
@@ -108,7 +109,7 @@ def test_each_notebook_leads_to_the_next(site):
         assert BeautifulSoup(text, "html.parser").select_one("a.right-next")["href"] == f"{after}.html"
 
 
-def test_the_student_edition_builds_its_own_site(tmp_path):
+def test_the_student_edition_builds_its_own_site_without_solutions(site, tmp_path):
     edition = tmp_path / "student"
     student.write(edition)
     build = [
@@ -121,3 +122,18 @@ def test_the_student_edition_builds_its_own_site(tmp_path):
     assert links.broken(edition / "dist/site") == []
     assert "the student edition" in article(edition / "dist/site", "index.html").get_text()
     assert not (edition / "dist/site/docs").exists()
+    assert solved(edition / "dist/site", edition, tmp_path / "edition") == []
+    assert len(solved(site, edition, tmp_path / "whole")) > 100  # the same search finds those of the whole pack
+
+
+def solved(site, edition, texts):
+    """Where the pages of a site tell what the edition leaves out: statements of solutions, and results to derive."""
+    for page in sorted(site.glob("*/*.html")):
+        text = article(site, page.relative_to(site))
+        if text:
+            sources.put(texts / f"{page.parent.name}-{page.stem}.md", text.get_text())
+    exercises, given = student.read(ROOT / "grading/exercises.toml")
+    opened = student.cut_code.modules(edition)
+    statements = student.solutions(student.cut_code.modules(ROOT), exercises.values(), given, opened)
+    hidden = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text(encoding="utf-8"))
+    return student.leaks(texts, statements) + student.given_away(texts, student.results(ROOT, hidden))

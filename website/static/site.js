@@ -4,7 +4,20 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const summary of document.querySelectorAll("nav details > summary")) {
     summary.ariaLabel = `Pages of ${summary.closest("li").querySelector("a").textContent.trim()}`;
   }
+  for (const formula of document.querySelectorAll("span.math")) keepTogether(formula);
 });
+
+// A line never begins with the comma that follows a formula.
+function keepTogether(formula) {
+  const text = formula.nextSibling;
+  const mark = text?.nodeType === Node.TEXT_NODE && text.data.match(/^[.,;:?)]+/);
+  if (!mark) return;
+  const together = document.createElement("span");
+  together.className = "together";
+  formula.replaceWith(together);
+  together.append(formula, mark[0]);
+  text.data = text.data.slice(mark[0].length);
+}
 
 // A formula that is wider than its column scrolls: the keyboard must reach it.
 function reachWideFormulas() {
