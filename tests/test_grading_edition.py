@@ -630,8 +630,8 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     }  # fmt: skip
     targets = subprocess.run(["make", "help"], cwd=edition, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
-        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "site", "colab",
-        "train", "clean",
+        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "site", "lite",
+        "colab", "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "display.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml",
