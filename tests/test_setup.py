@@ -55,7 +55,11 @@ def test_each_requirement_but_those_of_the_sites_is_pinned_equally_for_conda(req
 
 
 def test_conda_lists_nothing_else():
-    names = {CONDA_NAMES.get(r.name, r.name) for r in requirements(but=["site", "lite"])} | {"python", "pip", "setuptools"}
+    names = {CONDA_NAMES.get(r.name, r.name) for r in requirements(but=["site", "lite"])} | {
+        "python",
+        "pip",
+        "setuptools",
+    }
     assert {spec.split()[0] for spec in conda_specs()} == names
 
 
