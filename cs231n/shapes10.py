@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from cs231n.arguments import check_count
+from cs231n.browser import budget
 from cs231n.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-SEED, TRAIN, TEST = 10, 50000, 10000  # what `load` draws
+SEED, TRAIN, TEST = 10, *budget((50000, 10000), (5000, 1000))  # what `load` draws
 SIDE = 32
 BLOCK = 100  # images drawn at a time: few enough for the processor's cache
 ROLLS, NOISE = 72, 3 * SIDE * SIDE // 8  # 64-bit random words per image: one for each roll, and a byte for each value
@@ -128,7 +129,7 @@ def draw(n, seed):
 
 
 def load(folder):
-    """The data set: 50,000 images for training and 10,000 for testing.
+    """The data set: 50,000 images for training and 10,000 for testing (in a browser 5,000 and 1,000).
 
     It is read from shapes10.npz in folder.  If that is absent, damaged or of another version, it is drawn and written
     there; a folder that cannot be written to is not an error.

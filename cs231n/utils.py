@@ -10,23 +10,27 @@ import numpy as np
 
 from cs231n import shapes10
 from cs231n.arguments import OTHERS, check_count, check_number, check_numbers
+from cs231n.browser import budget
 
 logger = logging.getLogger(__name__)
 
 EPS = float(np.finfo(float).eps)
+SIZES = budget((49000, 1000, 1000), (4000, 500, 500))  # images for training, validation and test
 FLOOR = 1e-3  # gradients smaller than this are compared as if they were this large
 SLOPES = np.array(  # of f on the left of x, in the middle and on the right, from f at x - 2, x - 1, x, x + 1 and x + 2
     [[1 / 2, -2, 3 / 2, 0, 0], [1 / 12, -2 / 3, 0, 2 / 3, -1 / 12], [0, 0, -3 / 2, 2, -1 / 2]]
 )
 
 
-def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, subtract_mean=True, data_dir=None):
+def get_cifar10_data(
+    num_training=SIZES[0], num_validation=SIZES[1], num_test=SIZES[2], subtract_mean=True, data_dir=None
+):
     """CIFAR-10 in the course's split, as float32 images (N, 3, 32, 32) and int64 labels (N,).
 
     Training takes the first num_training images of the 50,000, validation the num_validation after them, and test the
-    first num_test of the 10,000.  subtract_mean takes the mean training image, pixel by pixel, from all three; the
-    scale stays 0 to 255.  data_dir: the folder that holds the data, or will (None: the places that
-    `cs231n.cifar10.find_cifar10` names, those of the current folder first).
+    first num_test of the 10,000; in a browser, there are 5,000 and 1,000.  subtract_mean takes the mean training image,
+    pixel by pixel, from all three; the scale stays 0 to 255.  data_dir: the folder that holds the data, or will (None:
+    the places that `cs231n.cifar10.find_cifar10` names, those of the current folder first).
 
     Returns a dict of arrays: X_train, y_train, X_val, y_val, X_test, y_test; mean_image (3, 32, 32) float32, which was
     subtracted (0 where none was), so that X + mean_image are the pixels again; class_names (10,), of strings; name, a
@@ -34,9 +38,9 @@ def get_cifar10_data(num_training=49000, num_validation=1000, num_test=1000, sub
     Data that is absent is downloaded.  Where that fails, the drawn stand-in Shapes10 is returned in its place, under
     its own name, and a warning says so.  Raises ValueError for counts that the data set cannot meet.
     """
-    num_training = check_count("num_training", num_training, 1, 50000)
-    num_validation = check_count("num_validation", num_validation, 0, 50000 - num_training)
-    num_test = check_count("num_test", num_test, 0, 10000)
+    num_training = check_count("num_training", num_training, 1, shapes10.TRAIN)
+    num_validation = check_count("num_validation", num_validation, 0, shapes10.TRAIN - num_training)
+    num_test = check_count("num_test", num_test, 0, shapes10.TEST)
     name, class_names, (x_train, y_train, x_test, y_test) = read_images(data_dir)
 
     train, val = slice(num_training), slice(num_training, num_training + num_validation)

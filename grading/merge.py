@@ -9,8 +9,6 @@ import ast
 import difflib
 import re
 
-import nbformat
-
 from grading import notebooks
 
 # A definition at the margin, or a function one level further in, with its decorators; or an assignment at the margin.
@@ -158,7 +156,7 @@ def _cell(source, mine, new):
     if mine is not None and mine.source == source:
         return mine
     kind = mine if mine is not None and mine.cell_type == new.cell_type else new
-    merged = nbformat.from_dict({**kind, "source": source})
+    merged = notebooks.Node(kind, source=source)
     if merged.cell_type == "code":
         merged.outputs, merged.execution_count = [], None
     return merged

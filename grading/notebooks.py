@@ -4,7 +4,17 @@ import json
 import re
 import zlib
 
-import nbformat
+
+class Node(dict):
+    """A part of a notebook, whose values are attributes too, as nbformat has them; a browser lacks that package."""
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    __setattr__ = dict.__setitem__
 
 
 def read(content):
@@ -14,14 +24,14 @@ def read(content):
     they are.  Raises ValueError where content is not a notebook.
     """
     try:
-        notebook, taken = nbformat.from_dict(json.loads(content.decode("utf-8-sig"))), set()
-        notebook.metadata = notebook.get("metadata") or nbformat.NotebookNode()
+        notebook, taken = json.loads(content.decode("utf-8-sig"), object_hook=Node), set()
+        notebook.metadata = notebook.get("metadata") or Node()
         if notebook.get("nbformat", 1) < 4:
             notebook = _upgraded(notebook)
         for cell in notebook.cells:
             _complete(cell, taken)
             taken.add(cell.id)
-    except (ValueError, TypeError, KeyError, AttributeError, nbformat.ValidationError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"expected a notebook, got something else ({error})") from error
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
@@ -29,20 +39,25 @@ def read(content):
 
 def _upgraded(notebook):
     """A notebook of format 3 or older in format 4, with no ids, since those that nbformat gives are random."""
+    import nbformat  # here: a browser lacks it
+
     for cell in (cell for sheet in notebook.get("worksheets", ()) for cell in sheet.cells):
         if cell.cell_type == "code":
             cell.setdefault("outputs", [])
-    notebook = nbformat.convert(nbformat.reader.reads(json.dumps(notebook)), 4)
+    try:
+        notebook = nbformat.convert(nbformat.reader.reads(json.dumps(notebook)), 4)
+    except nbformat.ValidationError as error:
+        raise ValueError(str(error)) from error
     for cell in notebook.cells:
         cell.pop("id", None)
-    return notebook
+    return json.loads(json.dumps(notebook), object_hook=Node)
 
 
 def _complete(cell, taken):
     """Add what a cell of format 4.5 needs."""
     source = cell.get("source") or ""
     cell.source = "".join(source).replace("\r\n", "\n")
-    cell.metadata = cell.get("metadata") or nbformat.NotebookNode()
+    cell.metadata = cell.get("metadata") or Node()
     if cell.cell_type == "code":
         cell.outputs, cell.execution_count = cell.get("outputs") or [], cell.get("execution_count")
     name = cell.get("id") or cell.metadata.get("id")  # where Colab puts it

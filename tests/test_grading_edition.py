@@ -630,14 +630,14 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     }  # fmt: skip
     targets = subprocess.run(["make", "help"], cwd=edition, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([a-z-]+)", targets, re.MULTILINE) == [
-        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "site", "colab",
-        "train", "clean",
+        "help", "install", "lab", "get-data", "test", "update", "reset", "grade", "hint", "progress", "site", "lite",
+        "colab", "train", "clean",
     ]  # fmt: skip
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "display.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml",
         "expect.py", "expected.npz", "given.zip", "grade.py", "hand_ins.py", "hints.py", "in_place.py", "magic.py",
         "merge.py", "notebooks.py", "oracle.py", "progress.py", "questions.toml", "reset.py", "rules.py", "session.py",
-        "substitutes.py", "update.py",
+        "start.py", "storage.py", "substitutes.py", "update.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)

@@ -48,14 +48,18 @@ def test_each_requirement_is_pinned_within_its_range(requirement):
     assert requirement.specifier.contains(pinned()[requirement.name])
 
 
-@pytest.mark.parametrize("requirement", requirements(but=["site"]), ids=str)
-def test_each_requirement_but_those_of_the_site_is_pinned_equally_for_conda(requirement):
+@pytest.mark.parametrize("requirement", requirements(but=["site", "lite"]), ids=str)
+def test_each_requirement_but_those_of_the_sites_is_pinned_equally_for_conda(requirement):
     version = pinned()[requirement.name]
     assert f"{CONDA_NAMES.get(requirement.name, requirement.name)} =={version}" in conda_specs()
 
 
 def test_conda_lists_nothing_else():
-    names = {CONDA_NAMES.get(r.name, r.name) for r in requirements(but=["site"])} | {"python", "pip", "setuptools"}
+    names = {CONDA_NAMES.get(r.name, r.name) for r in requirements(but=["site", "lite"])} | {
+        "python",
+        "pip",
+        "setuptools",
+    }
     assert {spec.split()[0] for spec in conda_specs()} == names
 
 

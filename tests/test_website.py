@@ -15,7 +15,7 @@ import nbformat
 import pytest
 import yaml
 
-from website import docstrings, packages, sources
+from website import docstrings, lite, packages, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = docstrings.public_names(ROOT / "cs231n")
@@ -223,3 +223,25 @@ def test_the_gate_says_that_no_browser_could_be_installed(machine, install):
     done, _ = machine(install)
     assert done.returncode == 1
     assert "E: no package\nno Chromium, and apt-get could not install one as above" in done.stderr
+
+
+# --- notebooks that run in the browser ---
+
+
+def test_the_pages_of_notebooks_that_run_in_the_browser_lead_there_where_an_address_is_set(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/03_dropout.ipynb").touch()
+    (tmp_path / "notebooks/05_pytorch_resnet.ipynb").touch()
+    for address, runs in (("", False), ("https://example.org/lite/", True)):
+        (tmp_path / "pyproject.toml").write_text(f'[tool.cs231n]\nbrowser = "{address}"\n')
+        link = lite.link("03_dropout", tmp_path)
+        assert ("https://example.org/lite/lab/index.html?path=notebooks/03_dropout.ipynb)" in link) == runs
+        assert lite.link("05_pytorch_resnet", tmp_path) == ""
+
+
+def test_the_published_site_takes_pyodide_from_its_cdn_and_every_wheel_of_its_own_from_itself():
+    kernel = lite.settings(lite.CDN, ["tqdm-1.whl"])["jupyter-config-data"]["litePluginSettings"]
+    (kernel,) = kernel.values()
+    assert kernel["pyodideUrl"] == "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/pyodide.js"
+    assert kernel["disablePyPIFallback"]
+    assert "../../../../pypi/tqdm-1.whl" in kernel["loadPyodideOptions"]["packages"]

@@ -38,15 +38,22 @@ def fetch(package, folder=FOLDER):
     """
     name = package.rpartition("-")[0]
     integrity, kept = PACKAGES[package]
+    archive = download(package)
+    check(package, archive, integrity)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        extract(archive, kept, Path(beside, name))
+        shutil.rmtree(folder / name, ignore_errors=True)
+        Path(beside, name).rename(folder / name)
+
+
+def download(package):
+    """The archive of a package, named with its version, from the registry."""
+    name = package.rpartition("-")[0]
     registry = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org").rstrip("/")
     answer = httpx.get(f"{registry}/{name}/-/{package}.tgz", follow_redirects=True, timeout=SILENCE)
     answer.raise_for_status()
-    check(package, answer.content, integrity)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as beside:
-        extract(answer.content, kept, Path(beside, name))
-        shutil.rmtree(folder / name, ignore_errors=True)
-        Path(beside, name).rename(folder / name)
+    return answer.content
 
 
 def check(package, archive, integrity):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import nbformat
 
+from website import lite
+
 ROOT = Path(__file__).parents[1]
 # A pattern without a file is none: the student edition has fewer documents.
 DOCUMENTS = ("*.md", "docs/*.md", "data/README.md", "LICENSE", "notebooks/*.png", "grading/instructor/*.toml")
@@ -76,6 +78,8 @@ def page_of(notebook, name, modules, out, pdf):
             cell.source = linked(cell.source, modules)
             if first and pdf:
                 cell.source += f'\n\n<p class="pdf"><a href="../pdf/{name}.pdf">This notebook as a PDF</a></p>'
+            if first:
+                cell.source += lite.link(name)
             first = False
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()

@@ -32,7 +32,7 @@ COPIED = (
     ),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
     *(f"grading/{name}.py" for name in ("expect", "grade", "hand_ins", "hints", "magic", "progress", "rules")),
-    *(f"grading/{name}.py" for name in ("display", "in_place", "oracle")),
+    *(f"grading/{name}.py" for name in ("display", "in_place", "oracle", "storage", "start")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/questions.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),
@@ -45,6 +45,8 @@ NOT_FOR_STUDENTS = (
     "test-notebooks",
     "notebooks",
     "test-site",
+    "test-lite-one",
+    "test-lite",
     "test-lab",
     "test-colab",
     "bench",
@@ -104,7 +106,7 @@ def _write(out, root):
     _put(out / "Makefile", _makefile(makefile, (edition / "targets.mk").read_text(encoding="utf-8")))
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     project = project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]')
-    _put(out / "pyproject.toml", re.sub('^repository = ".*"$', 'repository = ""', project, flags=re.MULTILINE))
+    _put(out / "pyproject.toml", re.sub('^(repository|browser) = ".*"$', r'\1 = ""', project, flags=re.MULTILINE))
     _tidy(out, exercises.values())
     _put(out / "grading/expected.npz", recording(root))
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
