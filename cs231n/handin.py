@@ -14,7 +14,7 @@ from cs231n.layers import affine_forward, relu_forward
 FOLDER = Path(__file__).parents[1]  # the project's
 NET, ABLATION = FOLDER / "my_net.npz", FOLDER / "my_ablation.json"
 CONV_NET, ATTEMPTS, RESNET = FOLDER / "my_convnet.npz", FOLDER / "my_attempts.json", FOLDER / "my_resnet.npz"
-MOST = 50_000  # pictures to train a net on, and to validate it
+MOST, _ = shapes10.WHOLE  # pictures to train a net on, and to validate it
 CONCLUSIONS = "better", "worse", "no difference that these seeds show"
 # 0.975 quantiles of Student's t distribution with 1, 2, ..., 20 degrees of freedom.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

@@ -26,7 +26,8 @@ from cs231n.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-SEED, TRAIN, TEST = 10, *budget((50000, 10000), (5000, 1000))  # what `load` draws
+WHOLE, IN_BROWSER = (50000, 10000), (5000, 1000)  # images for training and testing
+SEED, (TRAIN, TEST) = 10, budget(WHOLE, IN_BROWSER)  # what `load` draws
 SIDE = 32
 BLOCK = 100  # images drawn at a time: few enough for the processor's cache
 ROLLS, NOISE = 72, 3 * SIDE * SIDE // 8  # 64-bit random words per image: one for each roll, and a byte for each value

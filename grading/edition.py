@@ -31,15 +31,20 @@ ROOT = _own_folder()
 
 def given_module(name):
     """The module cs231n.name in the record's version, if there is a record: no module of the learner's runs for it."""
-    mine = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] == "cs231n"}
-    package = sys.modules["cs231n"] = types.ModuleType("cs231n")
+    package = types.ModuleType("cs231n")
     package.__path__ = [str(folder / "cs231n") for folder in (HERE / RECORD, HERE)]
+    mine = exchanged({"cs231n": package})
     try:
         return importlib.import_module(f"cs231n.{name}")
     finally:
-        for key in [key for key in sys.modules if key.partition(".")[0] == "cs231n"]:
-            del sys.modules[key]
-        sys.modules.update(mine)
+        exchanged(mine)
+
+
+def exchanged(modules):
+    """Put these modules of cs231n, by their names, in place of those that are imported.  Returns the latter."""
+    others = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "cs231n"}
+    sys.modules.update(modules)
+    return others
 
 
 write_bytes = given_module("files").write_bytes

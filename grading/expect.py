@@ -70,6 +70,7 @@ def expect(name, got, wanted, mistakes=None, case="", tol=1e-6, otherwise=""):
     mistakes: a dict from the words for a mistake, or a `Hint`, to what it would have given.  otherwise: the mistake if
     none of these fits.
     """
+    # At once, and not where got is wrong: a recording has them in this order (see `grading.oracle`).
     wanted, mistakes = _array(wanted), {words: _array(wrong) for words, wrong in (mistakes or {}).items()}
     try:
         array = fitting(name, got, wanted.shape, wanted.dtype, case)

@@ -16,6 +16,7 @@ import numpy as np
 
 from grading import rules
 from grading.child import Server
+from grading.edition import exchanged
 from grading.session import HERE, Failed, Session, printable
 
 
@@ -74,7 +75,7 @@ class InPlace(Session):
         """Within it, the learner's modules are imported, the rules hold, nothing is printed, and time is limited."""
         replaced = list(rules.replacements())
         before = [(owner, name, getattr(owner, name, None)) for owner, name, _ in replaced]
-        finders, trace, mine = sys.meta_path[:], sys.gettrace(), _exchanged(self.modules)
+        finders, trace, mine = sys.meta_path[:], sys.gettrace(), exchanged(self.modules)
         out, err = contextlib.redirect_stdout(self.silence), contextlib.redirect_stderr(self.silence)
         with out, err, warnings.catch_warnings(), np.errstate():
             try:
@@ -91,7 +92,7 @@ class InPlace(Session):
                 sys.meta_path[:] = finders
                 for owner, name, value in before:
                     setattr(owner, name, value)
-                self.modules = _exchanged(mine)
+                self.modules = exchanged(mine)
 
     def _trace(self, frame, event, argument):
         """Python calls this when a function is called, and at each line of the learner's."""
@@ -107,10 +108,3 @@ class Silence(io.TextIOBase):
 
     def write(self, text):
         return len(text)
-
-
-def _exchanged(modules):
-    """Put these modules of the package in place of those that are imported.  Returns the latter."""
-    others = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "cs231n"}
-    sys.modules.update(modules)
-    return others

@@ -15,7 +15,8 @@ from grading import edition
 from grading.merge import same
 from grading.update import update as merged
 
-EXPORT, GIVEN = "my-work.zip", "given.zip"  # the latter, in the former: the record of what was given
+EXPORT = "my-work.zip"
+GIVEN = "given.zip"  # in EXPORT: the record of what was given
 NEW_RELEASE = (
     "There is a new release of this course. Your files are as you left them, and those that you never saved are new "
     "already. %export saves your work as a zip; %update then merges what is new into your files."

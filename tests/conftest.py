@@ -31,6 +31,28 @@ def one_torch_thread():
 
 
 @pytest.fixture(scope="module")
+def edition(tmp_path_factory):
+    """A new student edition, a folder."""
+    from grading.instructor import student  # here: students do not have it
+
+    out = tmp_path_factory.mktemp("edition") / "student"
+    student.write(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium; where there is none, its tests fail in CI and are skipped elsewhere."""
+    from website import browser  # here: it needs the packages that build the site
+
+    if browser.chromium() is None:
+        without = pytest.fail if os.environ.get("CI") else pytest.skip
+        without("needs a Chromium or Chrome: there is none on this machine")
+    with browser.opened() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
 def one_reader():
     """The worker that reads submissions: one process for all tests of a module."""
     from grading.instructor import handed_in, workers  # here: students do not have it

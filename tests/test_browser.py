@@ -42,7 +42,7 @@ def test_the_data_is_smaller_in_a_browser_and_is_the_beginning_of_the_whole(tmp_
         x = data["X_train"][:20] + data["mean_image"]
         print(abs(x - shapes10.draw(20, shapes10.SEED)[0]).max() < 1e-3)"""
     said = in_browser(code, CS231N_CIFAR10_URL="absent.tar.gz", CS231N_DATA_DIR=str(tmp_path))
-    assert said.split("\n")[:3] == ["4000 500 500", f"{lite.TRAIN} {lite.TEST}", "True"]
+    assert said.split("\n")[:3] == ["4000 500 500", "5000 1000", "True"]
 
 
 def test_the_file_of_the_site_is_what_is_read_there(tmp_path):

@@ -38,13 +38,6 @@ FOLDED = {"jupyter": {"source_hidden": True}}
 
 
 @pytest.fixture(scope="module")
-def edition(tmp_path_factory):
-    out = tmp_path_factory.mktemp("edition") / "student"
-    student.write(out)
-    return out
-
-
-@pytest.fixture(scope="module")
 def statements(edition):
     """The statements of solutions."""
     return student.solutions(REFERENCE, EXERCISES.values(), GIVEN, cut_code.modules(edition))

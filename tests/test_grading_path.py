@@ -13,19 +13,12 @@ import pytest
 
 from grading import progress
 from grading.exercises import FILE, read
-from grading.instructor import cut_code, student
+from grading.instructor import cut_code
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
 REFERENCE = cut_code.modules(ROOT)
 HIDDEN = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text())["docstrings"]
-
-
-@pytest.fixture(scope="module")
-def edition(tmp_path_factory):
-    out = tmp_path_factory.mktemp("edition") / "student"
-    student.write(out)
-    return out
 
 
 @pytest.fixture

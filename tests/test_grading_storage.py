@@ -6,18 +6,16 @@ import zipfile
 import pytest
 
 from grading import edition, storage, update
-from grading.instructor import handed_in, student
+from grading.instructor import handed_in
 from website import lite
 
 LAYERS = "cs231n/layers.py"
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory):
+def given(edition):
     """Name -> bytes: what the site of the student edition gives."""
-    out = tmp_path_factory.mktemp("given") / "student"
-    student.write(out)
-    return lite.files(out)
+    return lite.files(edition)
 
 
 @pytest.fixture

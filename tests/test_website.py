@@ -234,9 +234,9 @@ def test_the_pages_of_notebooks_that_run_in_the_browser_lead_there_where_an_addr
     (tmp_path / "notebooks/05_pytorch_resnet.ipynb").touch()
     for address, runs in (("", False), ("https://example.org/lite/", True)):
         (tmp_path / "pyproject.toml").write_text(f'[tool.cs231n]\nbrowser = "{address}"\n')
-        link = lite.link("03_dropout", tmp_path)
+        link = sources.link_to_browser("03_dropout", tmp_path)
         assert ("https://example.org/lite/lab/index.html?path=notebooks/03_dropout.ipynb)" in link) == runs
-        assert lite.link("05_pytorch_resnet", tmp_path) == ""
+        assert sources.link_to_browser("05_pytorch_resnet", tmp_path) == ""
 
 
 def test_the_published_site_takes_pyodide_from_its_cdn_and_every_wheel_of_its_own_from_itself():

@@ -5,10 +5,11 @@ Colab's package versions (`make test-colab`), and not yet in Colab.
 """
 
 import sys
-import tomllib
 from pathlib import Path
 
 import nbformat
+
+from website import sources
 
 ROOT = Path(__file__).parents[1]
 IDS = "colab-link", "colab"
@@ -30,7 +31,7 @@ if "google.colab" in sys.modules:
 
 def repository(root=ROOT):
     """The address of the repository, as in https://github.com/someone/cs231n; empty where none is set."""
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cs231n"]["repository"]
+    return sources.setting("repository", root)
 
 
 def with_cells(notebook, file, address):

@@ -12,33 +12,23 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
 
 from grading.edition import record
+from website.sources import NOTEBOOKS_IN_BROWSER, ROOT, put
 
-ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build/lite"
 FOLDER = Path(sys.prefix, "share/cs231n-lite")  # wheels of packages that Pyodide lacks; the set-up puts them there
 KERNEL = Path(sys.prefix, "share/jupyter/labextensions/@jupyterlite/pyodide-kernel-extension")
 # The release that JupyterLite's kernel 0.6.1 was built for, 0.27, from the network that its authors publish it on.
 CDN = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/pyodide.js"
-GIVEN = ("LICENSE", "pyproject.toml", "data/README.md", "cs231n/*.py", "grading/**/*", "my_*")
-NOTEBOOKS = "notebooks/0[1-4]*.ipynb"
-GIVEN += (NOTEBOOKS, "notebooks/*.png")
+GIVEN = (
+    *("LICENSE", "pyproject.toml", "data/README.md", "cs231n/*.py", "grading/**/*", "my_*"),
+    *(NOTEBOOKS_IN_BROWSER, "notebooks/*.png"),
+)
 NOT_GIVEN = re.compile(r"cs231n/pytorch_|grading/instructor/|grading/given\.zip|.*__pycache__")
-TRAIN, TEST = 5000, 1000  # pictures: what cs231n.shapes10 loads in a browser
-
-
-def link(name, root=ROOT):
-    """Markdown that leads from the page of a notebook to where it runs; empty if it runs nowhere."""
-    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cs231n"]
-    address = settings["browser"].rstrip("/")
-    if not address or name not in [file.stem for file in root.glob(NOTEBOOKS)]:
-        return ""
-    return f"\n\n[Run this notebook in the browser]({address}/lab/index.html?path=notebooks/{name}.ipynb)"
 
 
 def files(root):
@@ -52,7 +42,7 @@ def pictures():
     """The bytes of data/shapes10.npz, smaller than the one that cs231n.shapes10 writes elsewhere."""
     from cs231n import shapes10  # here: the package imports slowly
 
-    images, labels = shapes10.draw(TRAIN + TEST, shapes10.SEED)
+    images, labels = shapes10.draw(sum(shapes10.IN_BROWSER), shapes10.SEED)
     content = io.BytesIO()
     np.savez_compressed(content, images=images, labels=labels)
     return content.getvalue()
@@ -93,7 +83,7 @@ def build(out, root=ROOT, pyodide=None):
     shutil.rmtree(out, ignore_errors=True)
     given = files(root)
     for name, content in {**given, "data/shapes10.npz": pictures()}.items():
-        _put(WORK / "files" / name, content)
+        put(WORK / "files" / name, content)
     wheels = sorted(FOLDER.glob("*.whl"))
     configuration = {
         "LiteBuildConfig": {
@@ -108,8 +98,8 @@ def build(out, root=ROOT, pyodide=None):
         "PipliteAddon": {"piplite_urls": list(map(str, wheels))},
     }
     address = "./static/pyodide/pyodide.js" if pyodide else CDN
-    _put(WORK / "jupyter_lite_config.json", json.dumps(configuration))
-    _put(WORK / "jupyter-lite.json", json.dumps(settings(address, [wheel.name for wheel in wheels])))
+    put(WORK / "jupyter_lite_config.json", json.dumps(configuration))
+    put(WORK / "jupyter-lite.json", json.dumps(settings(address, [wheel.name for wheel in wheels])))
     command = [sys.executable, "-m", "jupyterlite_core", "build"]
     done = subprocess.run(command, cwd=WORK, capture_output=True, text=True)
     if done.returncode:
@@ -117,14 +107,8 @@ def build(out, root=ROOT, pyodide=None):
     if pyodide:
         shutil.copytree(pyodide, out / "static/pyodide")
     content = record(given)
-    _put(out / "edition.zip", content)
-    _put(out / "release.txt", hashlib.sha256(content).hexdigest())
-
-
-def _put(file, content):
-    """Write content, a text or bytes, into file, in a folder that is made if it is absent."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    put(out / "edition.zip", content)
+    put(out / "release.txt", hashlib.sha256(content).hexdigest())
 
 
 def main(argv=None):

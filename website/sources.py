@@ -5,15 +5,15 @@ import base64
 import hashlib
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import nbformat
 
-from website import lite
-
 ROOT = Path(__file__).parents[1]
 # A pattern without a file is none: the student edition has fewer documents.
 DOCUMENTS = ("*.md", "docs/*.md", "data/README.md", "LICENSE", "notebooks/*.png", "grading/instructor/*.toml")
+NOTEBOOKS_IN_BROWSER = "notebooks/0[1-4]*.ipynb"  # those that run there: see website/lite.py
 PICTURE = re.compile(r'src="data:image/png;base64,([^"]+)"')
 
 
@@ -79,7 +79,7 @@ def page_of(notebook, name, modules, out, pdf):
             if first and pdf:
                 cell.source += f'\n\n<p class="pdf"><a href="../pdf/{name}.pdf">This notebook as a PDF</a></p>'
             if first:
-                cell.source += lite.link(name)
+                cell.source += link_to_browser(name)
             first = False
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
@@ -94,6 +94,19 @@ def linked(text, modules):
     text = re.sub(r"^(#+ (\d\.\d+) )", r"(section-\2)=\n\1", text, flags=re.MULTILINE)
     page = lambda found: f"[{found[0]}](/api/{found[1]}.rst)" if found[1] in modules else found[0]
     return re.sub(r"(?<!\[)`cs231n/(\w+)\.py`", page, text)
+
+
+def link_to_browser(name, root=ROOT):
+    """Markdown that leads from the page of a notebook to where it runs; empty if it runs nowhere."""
+    address = setting("browser", root).rstrip("/")
+    if not address or name not in [file.stem for file in root.glob(NOTEBOOKS_IN_BROWSER)]:
+        return ""
+    return f"\n\n[Run this notebook in the browser]({address}/lab/index.html?path=notebooks/{name}.ipynb)"
+
+
+def setting(name, root=ROOT):
+    """A setting of [tool.cs231n] in pyproject.toml; empty where none is set."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cs231n"][name]
 
 
 def _picture(base64_text, out):

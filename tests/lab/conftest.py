@@ -10,9 +10,8 @@ import threading
 import httpx
 import pytest
 
-from grading.instructor import student
+from tests import jupyter
 from tests.website.test_browser import violations
-from website import browser
 
 NOTEBOOK = "notebooks/01_fully_connected_nets.ipynb"
 
@@ -25,31 +24,17 @@ class Lab:
         page.set_default_timeout(120_000)  # of a step, on a busy machine
         page.goto(address)
         page.add_style_tag(content="html, body { height: 100% }")  # else axe-core takes all that is in them for hidden
-        self._wait("() => window.jupyterapp?.shell.currentWidget?.content?.widgets")
-        # Lab looks idle before the kernel exists.
-        self._wait("() => jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
+        page.wait_for_function(jupyter.READY)
         page.evaluate("() => { window.panel = jupyterapp.shell.currentWidget; }")
-
-    def _wait(self, condition, argument=None):
-        self.page.wait_for_function(condition, arg=argument)
-
-    def _open(self, name):
-        self.page.evaluate("async path => { await jupyterapp.commands.execute('docmanager:open', {path}); }", name)
-        self._wait("path => jupyterapp.shell.currentWidget.context?.path === path", name)
 
     def write(self, name, content):
         """Replace the text of a file in the editor, and save it."""
-        self._open(name)
-        self.page.locator(".jp-FileEditor:visible .cm-content").click()
-        self.page.keyboard.press("Control+a")
-        self.page.keyboard.insert_text(content)
-        self.page.keyboard.press("Control+s")
-        self._wait("() => !jupyterapp.shell.currentWidget.context.model.dirty")
+        jupyter.write(self.page, name, content)
         assert (self.folder / name).read_text() == content
 
     def run(self, cell):
         """Run the notebook's cell with this id.  Returns its output."""
-        self._open(NOTEBOOK)
+        jupyter.open_file(self.page, NOTEBOOK)
         self.page.evaluate(
             """async id => {
                 panel.content.activeCellIndex = panel.content.widgets.findIndex(cell => cell.model.id === id);
@@ -72,7 +57,7 @@ class Lab:
         count = "panel.content.activeCell.model.executionCount"
         before = self.page.evaluate(f"() => {count}")
         self.page.keyboard.press("Control+Enter")
-        self._wait(f"before => {count} !== null && {count} !== before", before)
+        self.page.wait_for_function(f"before => {count} !== null && {count} !== before", arg=before)
         output = self.page.locator(".jp-Cell.jp-mod-active .jp-OutputArea")
         output.scroll_into_view_if_needed()  # axe-core looks at what is on the screen
         return output
@@ -83,27 +68,11 @@ class Lab:
         self.page.evaluate(
             "async theme => { await jupyterapp.commands.execute('apputils:change-theme', {theme}); }", name
         )
-        self._wait("name => document.body.dataset.jpThemeName === name", name)
+        self.page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
         return violations(self.page, ".jp-OutputArea-output")
 
 
-@pytest.fixture(scope="session")
-def chromium():
-    if browser.chromium() is None:
-        without = pytest.fail if os.environ.get("CI") else pytest.skip
-        without("needs a Chromium or Chrome: there is none on this machine")
-    with browser.opened() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="session")
-def edition(tmp_path_factory):
-    out = tmp_path_factory.mktemp("lab") / "student"
-    student.write(out)
-    return out
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(edition, tmp_path_factory):
     """Where JupyterLab answers.  It has no settings, and this environment in place of a new one."""
     arguments = "--no-browser --expose-app-in-browser --ServerApp.port=0"
@@ -132,6 +101,6 @@ def _address(server):
     return pytest.fail("JupyterLab did not start:\n" + "".join(log))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(chromium, edition, address):
     return Lab(chromium.new_page(viewport={"width": 1280, "height": 900}), address, edition)

@@ -4,15 +4,8 @@ import re
 
 import pytest
 
-FILE = "cs231n/layers.py"
-RIGHT = {
-    "affine_forward": ["return x.reshape(len(x), -1) @ w + b, (x, w)"],
-    "affine_backward": [
-        "x, w = cache",
-        "dx = (dout @ w.T).reshape(x.shape) if need_dx else None",
-        "return dx, x.reshape(len(x), -1).T @ dout, dout.sum(axis=0)",
-    ],
-}
+from tests.jupyter import FILE, RIGHT, with_bodies
+
 WRONG = {
     "affine_forward": ["return x.reshape(len(x), -1) @ w, (x, w)"],
     "affine_backward": ['raise ValueError("<img src=x> costs $1$ & more")'],
@@ -22,15 +15,6 @@ WRONG = {
 @pytest.fixture(scope="module")
 def given(edition):
     return (edition / FILE).read_text()
-
-
-def with_bodies(given, bodies):
-    """The module with lines above the errors of exercise 1.1."""
-    for function, lines in bodies.items():
-        stub = f'    raise NotImplementedError(\n        "exercise 1.1 is open: {function} '
-        assert given.count(stub) == 1
-        given = given.replace(stub, "".join(f"    {line}\n" for line in lines) + stub)
-    return given
 
 
 def table(output):

@@ -8,14 +8,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import jupyter
 from tests.lite import pyodide
-from website import browser, lite
+from website import lite
 
 START, CELL = 180, 900  # seconds until a kernel has started, and for the slowest cell
-READY = """() => {
-    const panel = window.jupyterapp?.shell.currentWidget;
-    return panel?.content?.widgets && panel.sessionContext.session?.kernel?.status === "idle";
-}"""
 # Runs one cell as its button does; gives its id, its texts and its error.
 RUN = """async (place) => {
     const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
@@ -74,7 +71,7 @@ class Lab:
     def open(self, notebook):
         """Open a notebook, and wait until its kernel has started."""
         self.page.goto(f"{self.address}/lab/index.html?path=notebooks/{notebook}.ipynb")
-        self.page.wait_for_function(READY, timeout=1000 * START)
+        self.page.wait_for_function(jupyter.READY, timeout=1000 * START)
 
     def cells(self):
         return self.page.evaluate("() => jupyterapp.shell.currentWidget.content.widgets.length")
@@ -89,13 +86,7 @@ class Lab:
 
     def write(self, path, text):
         """Open a file in the editor, type a text in place of its own, save it, and go back to the notebook."""
-        self.page.evaluate("async path => void await jupyterapp.commands.execute('docmanager:open', {path})", path)
-        editor = self.page.locator(".jp-FileEditor:visible .cm-content")
-        editor.click()
-        self.page.keyboard.press("Control+A")
-        self.page.keyboard.insert_text(text)
-        self.page.keyboard.press("Control+S")
-        self.page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
+        jupyter.write(self.page, path, text)
         self.page.evaluate("() => void jupyterapp.shell.currentWidget.close()")
 
 
@@ -105,14 +96,6 @@ def runtime():
         return pyodide.fetch()
     except pyodide.Unavailable as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    if browser.chromium() is None:
-        pytest.skip("needs a Chromium or Chrome: there is none on this machine")
-    with browser.opened() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

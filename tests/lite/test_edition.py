@@ -4,27 +4,11 @@ import shutil
 
 import pytest
 
-from grading.instructor import student
-from grading.merge import STUB, parts
+from tests.jupyter import FILE, RIGHT, with_bodies
 from tests.lite.conftest import served
 from website import lite
 
 FIRST = "01_fully_connected_nets"
-LAYERS = "cs231n/layers.py"
-SOLUTIONS = {
-    "affine_forward": "    return x.reshape(len(x), -1) @ w + b, (x, w)\n",
-    "affine_backward": """    x, w = cache
-    dx = (dout @ w.T).reshape(x.shape) if need_dx else None
-    return dx, x.reshape(len(x), -1).T @ dout, dout.sum(axis=0)
-""",
-}
-
-
-@pytest.fixture(scope="module")
-def edition(tmp_path_factory):
-    out = tmp_path_factory.mktemp("edition") / "student"
-    student.write(out)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +20,7 @@ def edition_site(edition, runtime, tmp_path_factory):
 
 def solved(edition):
     """The text of layers.py in the edition, with solutions of exercise 1.1."""
-    text = parts((edition / LAYERS).read_text(encoding="utf-8"))
-    for name, solution in SOLUTIONS.items():
-        text[name] = STUB.sub(solution, text[name])
-    return "".join(text.values())
+    return with_bodies((edition / FILE).read_text(encoding="utf-8"), RIGHT)
 
 
 def test_an_exercise_is_solved_in_the_editor_and_graded(lab, edition, edition_site):
@@ -48,7 +29,7 @@ def test_an_exercise_is_solved_in_the_editor_and_graded(lab, edition, edition_si
         page.open(FIRST)
         assert not page.run("set-up")["error"]
         assert "exercise 1.1 is open" in page.run("grade-1-1")["error"]
-        page.write(LAYERS, solved(edition))
+        page.write(FILE, solved(edition))
         graded = page.run("grade-1-1")
     assert not graded["error"]
     assert "3 of 3" in graded["text"] + graded["html"]
@@ -58,36 +39,36 @@ def test_work_is_exported_and_imported_in_another_browser(lab, edition, edition_
     with served(edition_site) as address:
         page, other = lab(address), lab(address)
         page.open(FIRST)
-        page.write(LAYERS, solved(edition))
+        page.write(FILE, solved(edition))
         assert "my-work.zip" in page.call("%export")
         encoded = page.call("import base64; print(base64.b64encode(open('/drive/my-work.zip', 'rb').read()).decode())")
         other.open(FIRST)
         other.call(f"import base64; open('/drive/my-work.zip', 'wb').write(base64.b64decode('{encoded.strip()}'))")
         said = other.call("%import")
-        assert f"replaced  {LAYERS}: the file as it was is layers.py.before-import" in said
-        assert other.call(f"print(open('/drive/{LAYERS}').read(), end='')") == solved(edition)
+        assert f"replaced  {FILE}: the file as it was is layers.py.before-import" in said
+        assert other.call(f"print(open('/drive/{FILE}').read(), end='')") == solved(edition)
 
 
 def test_a_new_release_is_announced_and_merged_into_the_work(lab, edition, edition_site, runtime, tmp_path):
     site, corrected = tmp_path / "site", tmp_path / "corrected"
     shutil.copytree(edition_site, site)
     shutil.copytree(edition, corrected)
-    text = (corrected / LAYERS).read_text(encoding="utf-8")
-    (corrected / LAYERS).write_text(text.replace("def svm_loss", "# A remark.\ndef svm_loss"), encoding="utf-8")
+    text = (corrected / FILE).read_text(encoding="utf-8")
+    (corrected / FILE).write_text(text.replace("def svm_loss", "# A remark.\ndef svm_loss"), encoding="utf-8")
 
     def layers():
-        return page.call(f"print(open('/drive/{LAYERS}').read(), end='')")
+        return page.call(f"print(open('/drive/{FILE}').read(), end='')")
 
     with served(site) as address:
         page, mine = lab(address), solved(edition)
         page.open(FIRST)
-        page.write(LAYERS, mine)
+        page.write(FILE, mine)
         assert "new release" not in page.call("1")
         lite.build(site, root=corrected, pyodide=runtime)
         page.open(FIRST)
         assert "new release" in page.call("1")
         assert layers() == mine
-        assert f"merged    {LAYERS}" in page.call("%update")
+        assert f"merged    {FILE}" in page.call("%update")
         assert layers() == mine.replace("def svm_loss", "# A remark.\ndef svm_loss")
         page.open(FIRST)
         assert "new release" not in page.call("1")

@@ -8,7 +8,7 @@ import pytest
 from tests.lite.conftest import served
 from website import lite
 
-NOTEBOOKS = [file.stem for file in sorted(lite.ROOT.glob(lite.NOTEBOOKS))]
+NOTEBOOKS = [file.stem for file in sorted(lite.ROOT.glob(lite.NOTEBOOKS_IN_BROWSER))]
 
 
 @pytest.mark.whole_notebooks

@@ -1,12 +1,9 @@
 """The site as `make site` has built it, and a browser that reads it."""
 
 import contextlib
-import os
 from pathlib import Path
 
 import pytest
-
-from website import browser
 
 SITE = Path(__file__).resolve().parents[2] / "dist/site"
 
@@ -15,15 +12,6 @@ SITE = Path(__file__).resolve().parents[2] / "dist/site"
 def site():
     assert (SITE / "index.html").exists(), "there is no site to test: make site"
     return SITE
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    if browser.chromium() is None:
-        without = pytest.fail if os.environ.get("CI") else pytest.skip
-        without("needs a Chromium or Chrome: there is none on this machine")
-    with browser.opened() as opened:
-        yield opened
 
 
 @contextlib.contextmanager

@@ -109,9 +109,7 @@ def test_each_notebook_leads_to_the_next(site):
         assert BeautifulSoup(text, "html.parser").select_one("a.right-next")["href"] == f"{after}.html"
 
 
-def test_the_student_edition_builds_its_own_site_without_solutions(site, tmp_path):
-    edition = tmp_path / "student"
-    student.write(edition)
+def test_the_student_edition_builds_its_own_site_without_solutions(site, edition, tmp_path):
     build = [
         sys.executable,
         "-c",
