@@ -26,8 +26,14 @@ def with_bodies(given, bodies):
 
 
 def open_file(page, name):
-    """Open a file or a notebook, or go back to it."""
-    page.evaluate("async path => void await jupyterapp.commands.execute('docmanager:open', {path})", name)
+    """Open a file or a notebook, or go back to it, and wait until its content is there."""
+    page.evaluate(
+        """async path => {
+            const widget = await jupyterapp.commands.execute("docmanager:open", {path});
+            await widget.context.ready;
+        }""",
+        name,
+    )
     page.wait_for_function("path => jupyterapp.shell.currentWidget.context?.path === path", arg=name)
 
 
