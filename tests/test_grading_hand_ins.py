@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 from zips import zipped
 
 from cs231n import handin
@@ -26,6 +27,13 @@ ROOT = Path(__file__).parent.parent
 EXERCISES, _ = read()
 NET, ABLATION = EXERCISES["1.15"], EXERCISES["3.3"]
 CONV_NET, RESNET = EXERCISES["4.10"], EXERCISES["5.8"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(one_torch_thread):
+    """For NumPy too, as these nets are small: on two threads they take more time than on one."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")
