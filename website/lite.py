@@ -26,7 +26,7 @@ KERNEL = Path(sys.prefix, "share/jupyter/labextensions/@jupyterlite/pyodide-kern
 CDN = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/pyodide.js"
 GIVEN = (
     *("LICENSE", "pyproject.toml", "data/README.md", "cs231n/*.py", "grading/**/*", "my_*"),
-    *(NOTEBOOKS_IN_BROWSER, "notebooks/*.png"),
+    *(NOTEBOOKS_IN_BROWSER, "notebooks/*.png", "notebooks/full_size/*"),
 )
 NOT_GIVEN = re.compile(r"cs231n/pytorch_|grading/instructor/|grading/given\.zip|.*__pycache__")
 
@@ -35,7 +35,17 @@ def files(root):
     """Name -> bytes: what the site gives a learner, from the tree root, which is this pack or a student edition."""
     paths = sorted(path for pattern in GIVEN for path in root.glob(pattern) if path.is_file())
     names = [path.relative_to(root).as_posix() for path in paths]
-    return {name: (root / name).read_bytes() for name in names if not NOT_GIVEN.match(name)}
+    found = {name: (root / name).read_bytes() for name in names if not NOT_GIVEN.match(name)}
+    return found | _made(root)
+
+
+def _made(root):
+    """Name -> bytes of what `make student` has put into an edition, and this pack does without."""
+    if not (root / "grading/instructor").exists():
+        return {}
+    from grading.instructor import student  # here: students do not have it
+
+    return student.for_browsers(root)
 
 
 def pictures():
