@@ -82,7 +82,7 @@ notebooks: $(SET_UP) ## execute every notebook in place, and keep the outputs
 	@$(VENV_PYTHON) -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
 	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-site: $(SITE_SET_UP) ## build the site into dist/site, with PDFs of the notebooks if there is a Chromium to print them
+site: $(SITE_SET_UP) $(LITE_SET_UP) ## build the site into dist/site, with PDFs of the notebooks if there is a Chromium to print them
 	@$(VENV_PYTHON) -m website.build $(SITE_ARGS)
 
 test-site: site ## find the site's broken links, and test its pages in a headless Chromium if there is one
@@ -91,7 +91,7 @@ test-site: site ## find the site's broken links, and test its pages in a headles
 test-lab: $(SITE_SET_UP) ## work in JupyterLab as a learner does, in a headless Chromium if there is one
 	@$(VENV_PYTHON) -m pytest tests/lab $(TEST_ARGS)
 
-lite: $(LITE_SET_UP) ## build a site on which notebooks 01 to 04 run in the browser, into dist/lite
+lite: $(LITE_SET_UP) ## build only the part of it on which notebooks 01 to 04 run in the browser, into dist/lite
 	@$(VENV_PYTHON) -m website.lite $(LITE_ARGS)
 
 test-lite-one: $(LITE_SET_UP) $(SITE_SET_UP) ## in a headless Chromium, solve exercise 1.1 of the edition on that site

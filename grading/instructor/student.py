@@ -106,7 +106,7 @@ def _write(out, root):
     _put(out / "Makefile", _makefile(makefile, (edition / "targets.mk").read_text(encoding="utf-8")))
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     project = project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]')
-    _put(out / "pyproject.toml", re.sub('^(repository|browser) = ".*"$', r'\1 = ""', project, flags=re.MULTILINE))
+    _put(out / "pyproject.toml", re.sub('^repository = ".*"$', 'repository = ""', project, flags=re.MULTILINE))
     _tidy(out, exercises.values())
     for name, content in for_browsers(root).items():
         _put(out / name, content)
