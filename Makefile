@@ -41,8 +41,9 @@ lab: $(SET_UP) ## open JupyterLab on the first notebook; the first cell that nee
 get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); resumes a download that was cut off
 	@$(VENV_PYTHON) -m cs231n.cifar10
 
-# Tests run on all cores at once, and each notebook on one core, matrix products included.
-PARALLEL := --numprocesses=auto --dist=loadfile --benchmark-disable
+# Tests run on all cores at once, and each notebook on one core, matrix products included.  The files are given out in
+# the order of their names: by their number of tests, as is usual, those with a few long ones would come last.
+PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder --benchmark-disable
 CHECK_NOTEBOOKS = OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --nbval notebooks $(PARALLEL) $(TEST_ARGS)
 
 test: $(SET_UP) ## get the data, run every test, and check every notebook against its outputs

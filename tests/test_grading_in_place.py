@@ -16,7 +16,6 @@ from grading import oracle
 from grading.expect import Wrong, expect
 from grading.grade import Result, grade, helped
 from grading.in_place import InPlace
-from grading.instructor import student
 from grading.instructor.record import DEPEND_ON_WHAT_COMES, LAST_NOTEBOOK
 from grading.session import Session
 
@@ -28,10 +27,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1
 
 
 @pytest.fixture(scope="module")
-def recording(tmp_path_factory):
-    file = tmp_path_factory.mktemp("recorded") / "expected.npz"
-    file.write_bytes(student.recording(ROOT))
-    return file
+def recording(edition):
+    return edition / "grading/expected.npz"
 
 
 @pytest.fixture(scope="module")
