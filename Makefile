@@ -36,8 +36,7 @@ install: $(SET_UP) ## only set up .venv: the pinned packages, and this one, edit
 lab: $(SET_UP) ## open JupyterLab on the first notebook; the first cell that needs the data gets it
 	@if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	case "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" in Linux) blind=--no-browser;; esac; \
-	exec $(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $$root $$blind $(LAB_ARGS)
+	exec $(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) $$root $$blind $(LAB_ARGS)
 
 get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); resumes a download that was cut off
 	@$(VENV_PYTHON) -m cs231n.cifar10
@@ -83,7 +82,7 @@ notebooks: $(SET_UP) ## execute every notebook in place, and keep the outputs
 	@$(VENV_PYTHON) -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
 	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-site: $(SITE_SET_UP) ## build the site into dist/site, with PDFs of the notebooks if there is a Chromium to print them
+site: $(SITE_SET_UP) $(LITE_SET_UP) ## build the site into dist/site, with PDFs of the notebooks if there is a Chromium to print them
 	@$(VENV_PYTHON) -m website.build $(SITE_ARGS)
 
 test-site: site ## find the site's broken links, and test its pages in a headless Chromium if there is one
@@ -92,7 +91,7 @@ test-site: site ## find the site's broken links, and test its pages in a headles
 test-lab: $(SITE_SET_UP) ## work in JupyterLab as a learner does, in a headless Chromium if there is one
 	@$(VENV_PYTHON) -m pytest tests/lab $(TEST_ARGS)
 
-lite: $(LITE_SET_UP) ## build a site on which notebooks 01 to 04 run in the browser, into dist/lite
+lite: $(LITE_SET_UP) ## build only the part of it on which notebooks 01 to 04 run in the browser, into dist/lite
 	@$(VENV_PYTHON) -m website.lite $(LITE_ARGS)
 
 test-lite-one: $(LITE_SET_UP) $(SITE_SET_UP) ## in a headless Chromium, solve exercise 1.1 of the edition on that site
@@ -138,6 +137,9 @@ endif
 USABLE = { [ ! -f $(SET_UP) ] || [ "$$(cat $(SET_UP))" = "$$(pwd -P)" ]; } && $(VENV_PYTHON) -c 'import pip, sys; \
 from importlib.metadata import files; sys.exit(not (files("pip") and (3, 11) <= sys.version_info[:2] <= (3, 13)))' 2>/dev/null
 
+# JupyterLab asks no host for news or updates, and not whether it may, unless the user's own settings say so.
+LAB_SETTINGS := .venv/etc/jupyter/labconfig/default_setting_overrides.json
+
 $(SET_UP): pyproject.toml constraints.txt
 	@stop() { echo "make: $$*" >&2; exit 1; }; \
 	if $(USABLE); then exit 0; fi; \
@@ -161,6 +163,8 @@ $(SET_UP): pyproject.toml constraints.txt
 	  why=$$(sed -n 's/^ *ERROR: //p' .venv/install.log | tail -n 1); \
 	  echo "make: pip failed: $${why:-$$(tail -n 1 .venv/install.log)} (full log: .venv/install.log; make continues from here)" >&2; \
 	  exit 1; }
+	@mkdir -p $(dir $(LAB_SETTINGS))
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' >$(LAB_SETTINGS)
 	@pwd -P >$(SET_UP)
 
 # The site's own set-up, which no other target waits for.

@@ -9,6 +9,7 @@ import html
 import math
 import textwrap
 from itertools import cycle
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cs231n.arguments import check_count
+from cs231n.browser import IN_BROWSER, budget
+
+# In a browser: figures at full size, as the notebooks had them; see `grading.instructor.cut_notebooks.figures`.
+FULL_SIZE = Path(__file__).parents[1] / "notebooks/full_size"
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -114,10 +119,24 @@ def show(alt):
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError(f"alt: wanted a text that says what the figure shows, got {alt!r}")
     if "inline" in plt.get_backend():
-        _display(plt.gcf(), " ".join(alt.split()))
+        _display(plt.gcf(), budget("", "At full size: ") + " ".join(alt.split()))
     else:
         plt.show()
     plt.close()
+
+
+def at_full_size(name=None):
+    """Whether experiments have their full size; where they do not, a line says that their claims are not checked.
+
+    name: of a file in FULL_SIZE, the figure at full size; below that line, it is shown.
+    """
+    if IN_BROWSER:
+        print("In a browser, sizes are smaller: what the text says of the full size is not checked.")  # noqa: T201
+        file = FULL_SIZE / f"{name}.html"
+        if file.exists():
+            shown = file.read_text(encoding="utf-8")
+            _publish({"text/html": f"At full size:<br>{shown}", "text/plain": f"{name}, at full size"}, {})
+    return not IN_BROWSER
 
 
 def _display(fig, alt):
@@ -126,13 +145,17 @@ def _display(fig, alt):
     nbconvert takes the text of a PNG from its metadata.  JupyterLab, 4.6, does not: it shows the HTML.
     """
     from IPython.core.pylabtools import print_figure  # here: only a notebook has it
-    from IPython.display import display  # here: likewise
 
     png = print_figure(fig, base64=True)
     shown = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'
-    display(
-        {"image/png": png, "text/html": shown, "text/plain": repr(fig)}, metadata={"image/png": {"alt": alt}}, raw=True
-    )
+    _publish({"image/png": png, "text/html": shown, "text/plain": repr(fig)}, {"image/png": {"alt": alt}})
+
+
+def _publish(data, metadata):
+    """Publish an output of a notebook's cell in several formats."""
+    from IPython.display import display  # here: only a notebook has it
+
+    display(data, metadata=metadata, raw=True)
 
 
 def training(solvers, data, title=None):

@@ -102,7 +102,7 @@ def _in_zip(file):
 
 def _limited(path, size):
     if size > LARGEST:
-        raise ValueError(f"{path}: expected a student edition, of 1 or 2 MB; got more than {LARGEST >> 20} MB")
+        raise ValueError(f"{path}: expected a student edition, of about 5 MB; got more than {LARGEST >> 20} MB")
     return size
 
 

@@ -2,17 +2,21 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
-from cs231n import browser, cifar10
+from cs231n import browser, cifar10, plots
+from grading.instructor import cut_notebooks, student
 from website import lite
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 USED_THERE = ("data_batch_1", "test_batch")
 
 
@@ -23,14 +27,58 @@ def in_browser(code, **more):
     return done.stdout
 
 
-def test_a_budget_is_the_full_size_unless_in_a_browser(monkeypatch, capsys):
+def test_a_budget_is_the_full_size_unless_in_a_browser(monkeypatch):
     assert browser.budget(7, 2) == 7
-    assert browser.at_full_size()
-    assert capsys.readouterr().out == ""
     monkeypatch.setattr(browser, "IN_BROWSER", True)
     assert browser.budget(7, 2) == 2
-    assert not browser.at_full_size()
-    assert "not checked here" in capsys.readouterr().out
+
+
+def test_a_claim_on_the_full_size_is_not_checked_in_a_browser_which_shows_the_figure(monkeypatch, tmp_path, capsys):
+    shown = []
+    monkeypatch.setattr(plots, "_publish", lambda data, _: shown.append(data))
+    assert plots.at_full_size("depth")
+    assert (shown, capsys.readouterr().out) == ([], "")
+    monkeypatch.setattr(plots, "IN_BROWSER", True)
+    monkeypatch.setattr(plots, "FULL_SIZE", tmp_path)
+    assert not plots.at_full_size()
+    assert "not checked" in capsys.readouterr().out
+    (tmp_path / "depth.html").write_text("<img alt='deep'>")
+    assert not plots.at_full_size("depth")
+    assert ["<img alt='deep'>" in data["text/html"] for data in shown] == [True]
+
+
+def test_there_an_alternative_text_says_that_it_is_about_the_full_size():
+    code = """if True:
+        from IPython.core.interactiveshell import InteractiveShell
+        from matplotlib_inline.config import InlineBackend
+        from cs231n import plots
+        plots._publish = lambda data, metadata: print(metadata["image/png"]["alt"])
+        plots.plt.switch_backend("module://matplotlib_inline.backend_inline")
+        plots.figure()
+        plots.show("A line rises.")"""
+    assert in_browser(code) == "At full size: A line rises.\n"
+
+
+def cell(source, *pictures):
+    data = [{"data": {"image/png": "iVBOR", "text/html": [picture, "\n"]}} for picture in pictures]
+    return {"id": "a", "cell_type": "code", "source": source, "outputs": [{"text": "said"}, *data]}
+
+
+def test_the_figure_at_full_size_is_the_last_that_its_cell_drew_or_one_above():
+    cells = [cell('at_full_size("a")', "<1>", "<2>"), cell("at_full_size()"), cell('if at_full_size("b"):', "<3>")]
+    cells += [cell(""), cell('at_full_size("c")')]
+    figures = cut_notebooks.full_size_figures(nbformat.from_dict({"cells": cells}))
+    assert figures == {"a": "<2>\n", "b": "<3>\n", "c": "<3>\n"}
+    with pytest.raises(ValueError, match="no figure 'c' in the outputs"):
+        cut_notebooks.full_size_figures(nbformat.from_dict({"cells": cells[-1:]}))
+
+
+def test_each_figure_at_full_size_has_a_name_of_its_own_and_a_text_for_those_who_cannot_see_it():
+    calls = re.findall(r'at_full_size\(\\"([^"]+)\\"\)', "".join(file.read_text() for file in NOTEBOOKS))
+    figures = {name: html for name, html in student.for_browsers(ROOT).items() if name.endswith(".html")}
+    assert sorted(f"notebooks/full_size/{name}.html" for name in calls) == sorted(figures)
+    assert len(set(figures.values())) == len(figures) > 12
+    assert all(re.match(rb'<img alt="[^"]{40}', html) for html in figures.values())
 
 
 def test_the_data_is_smaller_in_a_browser_and_is_the_beginning_of_the_whole(tmp_path):

@@ -690,7 +690,7 @@ def test_the_magics_work_without_pytorch_and_with_grading_installed_elsewhere(ed
     assert lines[:2] == ["exercise 1.1: 3 of 3 points", "exercise 1.2: 2 of 2 points"], done.stdout + done.stderr
     assert lines[2] == "1.4  The multiclass SVM's loss: svm_value"
     assert lines[3].startswith("     exercise 1.4 is open: svm_loss in cs231n/layers.py must return the loss")
-    later = "graded when your work is handed in, since this takes PyTorch, which is not here"
+    later = "graded when your work is handed in, since its check needs PyTorch, which is not here"
     assert f"     {later}" in lines  # below 1.14
     assert f"{later}: 1.14, 1.15, 4.10, notebook 05" in lines
     assert re.search(r"^in all +5 of +73 +2 of ", done.stdout, re.MULTILINE)

@@ -88,7 +88,7 @@ def test_the_reference_is_right_by_what_was_recorded(without_torch):
 
 def test_a_check_that_runs_a_net_is_left_to_the_grader_of_what_is_handed_in(without_torch):
     (result,), _ = without_torch[LATER]
-    assert result[:2] == (0, "graded when your work is handed in, since this takes PyTorch, which is not here")
+    assert result[:2] == (0, "graded when your work is handed in, since its check needs PyTorch, which is not here")
 
 
 def test_a_wrong_solution_of_each_exercise_gets_the_same_verdict_from_both_graders(without_torch, tree):

@@ -228,15 +228,11 @@ def test_the_gate_says_that_no_browser_could_be_installed(machine, install):
 # --- notebooks that run in the browser ---
 
 
-def test_the_pages_of_notebooks_that_run_in_the_browser_lead_there_where_an_address_is_set(tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks/03_dropout.ipynb").touch()
-    (tmp_path / "notebooks/05_pytorch_resnet.ipynb").touch()
-    for address, runs in (("", False), ("https://example.org/lite/", True)):
-        (tmp_path / "pyproject.toml").write_text(f'[tool.cs231n]\nbrowser = "{address}"\n')
-        link = sources.link_to_browser("03_dropout", tmp_path)
-        assert ("https://example.org/lite/lab/index.html?path=notebooks/03_dropout.ipynb)" in link) == runs
-        assert sources.link_to_browser("05_pytorch_resnet", tmp_path) == ""
+def test_the_pages_of_notebooks_that_run_in_the_browser_lead_there():
+    address = "../lite/lab/index.html?path=notebooks/03_dropout.ipynb"
+    assert address in sources.other_forms("03_dropout", pdf=False)
+    assert "03_dropout.pdf" in sources.other_forms("03_dropout", pdf=True)
+    assert sources.other_forms("05_pytorch_resnet", pdf=False) == ""
 
 
 def test_the_published_site_takes_pyodide_from_its_cdn_and_every_wheel_of_its_own_from_itself():

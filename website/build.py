@@ -1,4 +1,4 @@
-"""Build the site into dist/site, from the notebooks as committed: `make site`."""
+"""Build the site into dist/site, from the notebooks as committed, and notebooks that run there: `make site`."""
 
 import argparse
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sphinx.cmd.build import main as sphinx
 
-from website import browser, sources
+from website import browser, lite, sources
 
 WORK = sources.ROOT / "build/site"
 
@@ -15,13 +15,15 @@ WORK = sources.ROOT / "build/site"
 def build(out):
     """Write the site into the folder out, with a PDF of each notebook where there is a Chromium to print it.
 
-    Returns Sphinx's exit status: a warning is an error.
+    Its folder lite is a site of its own, see website/lite.py.  Returns Sphinx's exit status: a warning is an error.
     """
     shutil.rmtree(out, ignore_errors=True)
     pdf = browser.chromium() is not None
     sources.lay_out(WORK / "source", pdf=pdf)
     where = [f"--conf-dir={Path(__file__).parent}", f"--doctree-dir={WORK / 'doctrees'}"]
     status = sphinx(["--fail-on-warning", "--keep-going", "--quiet", *where, str(WORK / "source"), str(out)])
+    if not status:
+        lite.build(out / "lite")
     if pdf and not status:
         with browser.opened() as opened:
             for file in sorted((out / "notebooks").glob("*.html")):

@@ -26,19 +26,24 @@ class _Page(HTMLParser):
             self.loads.append(found["src"] or "")
 
 
+def pages(folder):
+    """The pages of a site, without templates and the pages of JupyterLite."""
+    others = {folder / "_static", folder / "lite"}
+    return [file for file in sorted(folder.rglob("*.html")) if not others & {*file.parents}]
+
+
 def broken(folder):
     """Each link of the pages in a folder that leads nowhere, and whatever is loaded from elsewhere, as "page: address".
 
     The pages that links lead to on other sites are not asked.
     """
     folder = Path(folder).resolve()
-    files = [file for file in sorted(folder.rglob("*.html")) if file.parent.name != "_static"]  # there: templates
-    pages = {file: _Page(file.read_text(encoding="utf-8")) for file in files}
+    found = {file: _Page(file.read_text(encoding="utf-8")) for file in pages(folder)}
     return [
         f"{file.relative_to(folder)}: {address}"
-        for file, page in pages.items()
+        for file, page in found.items()
         for address, loaded in [*((a, False) for a in page.links), *((a, True) for a in page.loads)]
-        if not _leads_somewhere(address, file, loaded, pages)
+        if not _leads_somewhere(address, file, loaded, found)
     ]
 
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import nbformat
 
@@ -76,10 +76,8 @@ def page_of(notebook, name, modules, out, pdf):
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source, modules)
-            if first and pdf:
-                cell.source += f'\n\n<p class="pdf"><a href="../pdf/{name}.pdf">This notebook as a PDF</a></p>'
             if first:
-                cell.source += link_to_browser(name)
+                cell.source += f"\n\n{other_forms(name, pdf)}"
             first = False
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
@@ -89,19 +87,21 @@ def page_of(notebook, name, modules, out, pdf):
     return notebook
 
 
+def other_forms(name, pdf):
+    """HTML that leads from the page of a notebook to other forms of it."""
+    forms = {}
+    if PurePath(f"notebooks/{name}.ipynb").match(NOTEBOOKS_IN_BROWSER):
+        forms["Run this notebook in the browser"] = f"../lite/lab/index.html?path=notebooks/{name}.ipynb"
+    if pdf:
+        forms["This notebook as a PDF"] = f"../pdf/{name}.pdf"
+    return "".join(f'<p class="other-form"><a href="{address}">{text}</a></p>' for text, address in forms.items())
+
+
 def linked(text, modules):
     """Markdown with a target at each numbered section, and a link at each name of a module's file."""
     text = re.sub(r"^(#+ (\d\.\d+) )", r"(section-\2)=\n\1", text, flags=re.MULTILINE)
     page = lambda found: f"[{found[0]}](/api/{found[1]}.rst)" if found[1] in modules else found[0]
     return re.sub(r"(?<!\[)`cs231n/(\w+)\.py`", page, text)
-
-
-def link_to_browser(name, root=ROOT):
-    """Markdown that leads from the page of a notebook to where it runs; empty if it runs nowhere."""
-    address = setting("browser", root).rstrip("/")
-    if not address or name not in [file.stem for file in root.glob(NOTEBOOKS_IN_BROWSER)]:
-        return ""
-    return f"\n\n[Run this notebook in the browser]({address}/lab/index.html?path=notebooks/{name}.ipynb)"
 
 
 def setting(name, root=ROOT):

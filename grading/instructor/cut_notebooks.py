@@ -26,13 +26,15 @@ PYTHON = {  # what a notebook's metadata say, unless they are lost, as in Colab
 BLANK, ANSWER = "____", "*Your answer:*"
 RESULT = "<details><summary><b>The result</b>, for after your prediction</summary>\n\n{}\n\n</details>"
 STEP = re.compile(r"^(\d+)\. .*?(?=\n\d+\. |\n\n|\Z)", re.MULTILINE | re.DOTALL)
+FULL_SIZE = re.compile(r"""at_full_size\("([^"]+)"\)""")
 MATHS = re.compile(r"\$\$(.*?)\$\$|\$(.*?)\$", re.DOTALL)
 SET_UP = "%load_ext autoreload\n%autoreload 2\n%load_ext grading"
 SET_UP_WORDS = """\
 This is the student edition. You write the functions in `cs231n/`, one or two at a time; until then, each raises an
 error that says what to write. Thanks to the next cell, the notebook uses a file as soon as you save it. Then `%grade`
-checks what you wrote. If a cell says *Failed to reload*, or shows a SyntaxError of your file, the notebook goes on with
-your old code: repair the file, and restart the kernel. Where a step of a derivation has a blank, ____, it is yours:
+checks what you wrote, `%hint 1.1` asks a question that leads on, and `%progress` counts your points. If a cell says
+that an *autoreload failed*, or shows a SyntaxError of your file, the notebook goes on with your old code: repair the
+file, and restart the kernel if the message stays. Where a step of a derivation has a blank, ____, it is yours:
 double-click the text, and fill it in. Where you are asked for a prediction, the code below is folded: run it once you
 have written yours down, click on its three dots to read it, and open *The result* below it."""
 
@@ -187,3 +189,24 @@ def _with_room_for_answers(cell):
         raise ValueError(f"{cell.id} has the tag question, but no paragraph that starts with *Question")
     names = [cell.id, *(f"{cell.id}-{i}" for i in range(2, len(parts) + 1))]
     return [_cell("markdown", name, "\n\n".join(blocks)) for name, blocks in zip(names, parts, strict=True) if blocks]
+
+
+def full_size_figures(notebook):
+    """Name -> HTML of each figure that `cs231n.plots.at_full_size("name")` shows in a browser.
+
+    It is the last one that the cell with the call drew or, if it drew none, a cell above.
+    Raises ValueError where there is none.
+    """
+    figures, figure = {}, None
+    for cell in notebook.cells:
+        drawn = [
+            "".join(output.data["text/html"])
+            for output in cell.get("outputs", [])
+            if "image/png" in output.get("data", {})
+        ]
+        figure = drawn[-1] if drawn else figure
+        for name in FULL_SIZE.findall(cell.source):
+            if figure is None:
+                raise ValueError(f"{cell.id}: there is no figure {name!r} in the outputs; first execute the notebooks")
+            figures[name] = figure
+    return figures

@@ -91,7 +91,7 @@ def _write(out, root):
         if file.suffix in (".md", ".py"):
             _put(out / file.relative_to(edition), file.read_text(encoding="utf-8"))
 
-    notebooks = {file.name: read_notebook(file.read_bytes()) for file in sorted((root / "notebooks").glob("*.ipynb"))}
+    notebooks = _notebooks(root)
     for number, (name, notebook) in enumerate(notebooks.items(), start=1):
         mine = [exercise for exercise in exercises.values() if exercise.notebook == number]
         notebooks[name] = cut_notebooks.cut(notebook, mine)
@@ -106,14 +106,29 @@ def _write(out, root):
     _put(out / "Makefile", _makefile(makefile, (edition / "targets.mk").read_text(encoding="utf-8")))
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     project = project.replace('packages = ["cs231n"]', 'packages = ["cs231n", "grading", "grading.checks"]')
-    _put(out / "pyproject.toml", re.sub('^(repository|browser) = ".*"$', r'\1 = ""', project, flags=re.MULTILINE))
+    _put(out / "pyproject.toml", re.sub('^repository = ".*"$', 'repository = ""', project, flags=re.MULTILINE))
     _tidy(out, exercises.values())
-    _put(out / "grading/expected.npz", recording(root))
+    for name, content in for_browsers(root).items():
+        _put(out / name, content)
     if left := leaks(out, solutions(reference, exercises.values(), given, cut_code.modules(out))):
         raise ValueError("solutions are left in the edition:\n" + "\n".join(left))
     if left := given_away(out, results(root, hidden)):
         raise ValueError("results to derive are given away in the edition:\n" + "\n".join(left))
     (out / RECORD).write_bytes(record(_contents(out)))
+
+
+def for_browsers(root):
+    """Name -> bytes of the files that a browser needs and the tree root has not: results of PyTorch, and figures."""
+    figures = {}
+    for notebook in _notebooks(root).values():
+        figures |= cut_notebooks.full_size_figures(notebook)
+    files = {f"notebooks/full_size/{name}.html": figure.encode() for name, figure in figures.items()}
+    return {"grading/expected.npz": recording(root), **files}
+
+
+def _notebooks(root):
+    """Name -> notebook, in order."""
+    return {file.name: read_notebook(file.read_bytes()) for file in sorted((root / "notebooks").glob("*.ipynb"))}
 
 
 @functools.cache
@@ -238,8 +253,7 @@ def leaks(out, statements):
 
 def results(root, hidden):
     """What the edition of the tree root must not give away: see hidden.toml."""
-    notebooks = [read_notebook(file.read_bytes()) for file in sorted((root / "notebooks").glob("*.ipynb"))]
-    derived = [equation for notebook in notebooks for equation in cut_notebooks.results(notebook)]
+    derived = [equation for notebook in _notebooks(root).values() for equation in cut_notebooks.results(notebook)]
     return [*hidden["formulas"], *(text for texts in hidden["docstrings"].values() for text in texts), *derived]
 
 

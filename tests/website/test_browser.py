@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.website.conftest import offline_page
-from website import browser, packages
+from website import browser, links, packages
 
 SITE = Path(__file__).resolve().parents[2] / "dist/site"
-PAGES = sorted(str(file.relative_to(SITE)) for file in SITE.rglob("*.html") if file.parent.name != "_static")
+PAGES = [str(file.relative_to(SITE)) for file in links.pages(SITE)]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 NOTEBOOKS = [name for name in PAGES if name.startswith("notebooks/")]
 LONG = "notebooks/01_fully_connected_nets.html"
@@ -156,6 +156,6 @@ def test_formulas_are_typeset_and_read_aloud(page, site):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_each_notebook_has_a_pdf_that_its_page_links_to(page, site, name):
     browser.show(page, site / name)
-    pdf = site / "notebooks" / page.locator("p.pdf a").get_attribute("href")
+    pdf = site / "notebooks" / page.locator(".other-form a[href$=pdf]").get_attribute("href")
     assert pdf.resolve().read_bytes().startswith(b"%PDF-")
     assert pdf.stat().st_size > 100_000

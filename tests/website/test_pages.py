@@ -104,6 +104,17 @@ def test_each_code_cell_of_a_notebook_is_on_its_page(site, notebook):
     assert shown == [cell.source.strip() for cell in cells if cell.cell_type == "code"]
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_page_of_a_notebook_that_runs_in_the_browser_leads_there(site, notebook):
+    link = article(site, f"notebooks/{notebook}.html").find("a", string="Run this notebook in the browser")
+    given = [file.stem for file in (site / "lite/files/notebooks").glob("*.ipynb")]
+    assert (link is not None) == (notebook in given) == (notebook < "05")
+    if link is not None:
+        file, path = (site / "notebooks" / link["href"]).as_posix().split("?path=")
+        assert Path(file).is_file()
+        assert path == f"notebooks/{notebook}.ipynb"
+
+
 def test_each_notebook_leads_to_the_next(site):
     for before, after in itertools.pairwise(NOTEBOOKS):
         text = (site / f"notebooks/{before}.html").read_text(encoding="utf-8")
