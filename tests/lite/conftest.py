@@ -39,6 +39,11 @@ CALL = """async (code) => {
     await future.done;
     return said.join("");
 }"""
+# Whether a file of the browser's storage has this size.
+SIZE_IS = """async ([path, size]) => {
+    const file = await window.jupyterapp.serviceManager.contents.get(path, {content: false}).catch(() => null);
+    return file?.size === size;
+}"""
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -88,6 +93,18 @@ class Lab:
         """Open a file in the editor, type a text in place of its own, save it, and go back to the notebook."""
         jupyter.write(self.page, path, text)
         self.page.evaluate("() => void jupyterapp.shell.currentWidget.close()")
+
+    def upload(self, folder, files):
+        """Go to a folder in the list of files, and upload files to it, of any size."""
+        page = self.page
+        page.evaluate("async path => void await jupyterapp.commands.execute('filebrowser:open-path', {path})", folder)
+        with page.expect_file_chooser() as chosen:
+            page.locator("jp-button[title='Upload Files']").click()
+        chosen.value.set_files(files)
+        for _ in files:  # each is so large that JupyterLab asks
+            page.locator(".jp-Dialog button.jp-mod-accept").click()
+        for file in files:
+            page.wait_for_function(SIZE_IS, arg=[f"{folder}/{file.name}", file.stat().st_size])
 
 
 @pytest.fixture(scope="session")
