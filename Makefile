@@ -36,14 +36,14 @@ install: $(SET_UP) ## only set up .venv: the pinned packages, and this one, edit
 lab: $(SET_UP) ## open JupyterLab on the first notebook; the first cell that needs the data gets it
 	@if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	case "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" in Linux) blind=--no-browser;; esac; \
-	exec $(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $$root $$blind $(LAB_ARGS)
+	exec $(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) $$root $$blind $(LAB_ARGS)
 
 get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); resumes a download that was cut off
 	@$(VENV_PYTHON) -m cs231n.cifar10
 
-# Tests run on all cores at once, and each notebook on one core, matrix products included.
-PARALLEL := --numprocesses=auto --dist=loadfile --benchmark-disable
+# Tests run on all cores at once, and each notebook on one core, matrix products included.  The files are given out in
+# the order of their names: by their number of tests, as is usual, those with a few long ones would come last.
+PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder --benchmark-disable
 CHECK_NOTEBOOKS = OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --nbval notebooks $(PARALLEL) $(TEST_ARGS)
 
 test: $(SET_UP) ## get the data, run every test, and check every notebook against its outputs
@@ -137,6 +137,9 @@ endif
 USABLE = { [ ! -f $(SET_UP) ] || [ "$$(cat $(SET_UP))" = "$$(pwd -P)" ]; } && $(VENV_PYTHON) -c 'import pip, sys; \
 from importlib.metadata import files; sys.exit(not (files("pip") and (3, 11) <= sys.version_info[:2] <= (3, 13)))' 2>/dev/null
 
+# JupyterLab asks no host for news or updates, and not whether it may, unless the user's own settings say so.
+LAB_SETTINGS := .venv/etc/jupyter/labconfig/default_setting_overrides.json
+
 $(SET_UP): pyproject.toml constraints.txt
 	@stop() { echo "make: $$*" >&2; exit 1; }; \
 	if $(USABLE); then exit 0; fi; \
@@ -160,6 +163,8 @@ $(SET_UP): pyproject.toml constraints.txt
 	  why=$$(sed -n 's/^ *ERROR: //p' .venv/install.log | tail -n 1); \
 	  echo "make: pip failed: $${why:-$$(tail -n 1 .venv/install.log)} (full log: .venv/install.log; make continues from here)" >&2; \
 	  exit 1; }
+	@mkdir -p $(dir $(LAB_SETTINGS))
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' >$(LAB_SETTINGS)
 	@pwd -P >$(SET_UP)
 
 # The site's own set-up, which no other target waits for.

@@ -431,7 +431,7 @@ def _write_checkpoint(path, meta, arrays):
     """Write a checkpoint: at any moment, path holds a whole one, the old or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
-    np.savez(content, meta=np.array(json.dumps(meta | {"arrays": list(arrays)})), **arrays)
+    np.savez(content, meta=np.array(json.dumps(meta | {"arrays": list(arrays)}, default=np.generic.item)), **arrays)
     write_checked_zip(path, content.getbuffer())
 
 

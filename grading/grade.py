@@ -23,7 +23,7 @@ from grading.session import Failed, Learner, NotStarted, printable
 
 HERE = Path(__file__).parent
 SUBSTITUTES = str(HERE / "substitutes.py")
-WHEN_HANDED_IN = "graded when your work is handed in, since this takes PyTorch, which is not here"
+WHEN_HANDED_IN = "graded when your work is handed in, since its check needs PyTorch, which is not here"
 RIGHT, OPEN, WRONG, LATER = "right", "open", "not right yet", "graded later"  # the verdicts on an exercise
 
 

@@ -164,7 +164,7 @@ def _not_finite(got):
     bad = got[~np.isfinite(got)]
     kinds = " and ".join(words for words, found in (("nan", np.isnan(bad)), ("inf", np.isinf(bad))) if found.any())
     return Hint(
-        "Which step first gives inf or nan: exp of a large number, a division by 0, the log of 0, inf - inf?",
+        "Which step first gives inf or nan: exp of a large number, a division by 0, log 0, inf - inf, a negative root?",
         f"{kinds} in {len(bad)} of {got.size} entries: print the largest and smallest entry after each step",
     )
 

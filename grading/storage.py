@@ -6,6 +6,7 @@ first kernel and says which release that was; the site has the same of its own, 
 """
 
 import hashlib
+import logging
 import tempfile
 import time
 import warnings
@@ -27,7 +28,8 @@ def start(shell):
     """Prepare the kernel of a browser: magics, the record of what was given, and a word on a new release."""
     for name, magic in (("export", export), ("import", import_), ("update", update)):
         shell.register_magic_function(magic, magic_name=name)
-    warnings.filterwarnings("ignore", message="tqdm:disabling|IProgress")  # there are neither threads nor widgets
+    warnings.filterwarnings("ignore", message="tqdm:disabling|IProgress|only soft file lock")  # all that a browser has
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # else its first figure is announced in red
     try:
         if not (edition.ROOT / edition.RECORD).exists():
             edition.write_bytes(edition.ROOT / edition.RECORD, from_site("edition.zip"))

@@ -30,13 +30,20 @@ def one_torch_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def edition(tmp_path_factory):
-    """A new student edition, a folder."""
+@pytest.fixture(scope="session")
+def edition(request, tmp_path_factory):
+    """A new student edition, a folder.  All tests and workers of a run share it: a test that writes takes a copy."""
+    from filelock import FileLock  # here: no other fixture needs it
+
     from grading.instructor import student  # here: students do not have it
 
-    out = tmp_path_factory.mktemp("edition") / "student"
-    student.write(out)
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # it is a worker's own, in that of the run
+        folder = folder.parent
+    out = folder / "student"
+    with FileLock(folder / "student.lock"):
+        if not out.exists():
+            student.write(out)
     return out
 
 

@@ -43,5 +43,6 @@ def write(page, name, text):
     page.locator(".jp-FileEditor:visible .cm-content").click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(text)
-    page.keyboard.press("Control+s")
-    page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
+    # The editor takes the text a moment later, and Ctrl+S ends before the file is written.
+    page.wait_for_function("text => jupyterapp.shell.currentWidget.context.model.toString() === text", arg=text)
+    page.evaluate("async () => { await jupyterapp.shell.currentWidget.context.save(); }")

@@ -6,10 +6,11 @@ else runs as it is.
 """
 
 import ast
+import json
 import sys
+from pathlib import Path
 
 import matplotlib as mpl
-import nbformat
 import numpy as np
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -17,7 +18,7 @@ import cs231n
 from cs231n import shapes10, utils
 
 TRAIN, REST = 400, 400  # images; REST: for validation, and for the test
-MOST = {"EPOCHS": 2, "SEEDS": 2, "": TRAIN}  # of a size with this in its name
+MOST = {"EPOCHS": 1, "SEEDS": 1, "TIMED": 2, "": TRAIN}  # of a size with this in its name
 
 
 class Smaller(ast.NodeTransformer):
@@ -46,16 +47,27 @@ class Smaller(ast.NodeTransformer):
 
 
 def sizes(target, value):
-    """The whole numbers in what is assigned, each with its name; one in a dict has the dict's name and its key's."""
+    """The whole numbers in what is assigned, each with its name.
+
+    One in a dict, or an argument that is given by its name, has that of its key or of the argument in its own.
+    """
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
         for one, its in zip(target.elts, value.elts, strict=True):
             yield from sizes(one, its)
-    elif isinstance(value, ast.Dict) and isinstance(target, ast.Name) and target.id.isupper():
-        for key, its in zip(value.keys, value.values, strict=True):
-            yield from sizes(ast.Name(f"{target.id}_{ast.unparse(key).upper()}"), its)
+    elif isinstance(target, ast.Name) and target.id.isupper() and (named := [*entries(value)]):
+        for key, its in named:
+            yield from sizes(ast.Name(f"{target.id}_{key.upper()}"), its)
     else:
         numbers = (node for node in ast.walk(value) if isinstance(node, ast.Constant) and type(node.value) is int)
         yield from ((ast.unparse(target), number) for number in numbers)
+
+
+def entries(value):
+    """The entries of a dict, or the named arguments of a call: pairs of name and value."""
+    if isinstance(value, ast.Dict):
+        yield from ((ast.unparse(key), its) for key, its in zip(value.keys, value.values, strict=True) if key)
+    elif isinstance(value, ast.Call):
+        yield from ((argument.arg, argument.value) for argument in value.keywords if argument.arg)
 
 
 def few_images(*_):
@@ -79,7 +91,8 @@ def use_few_images(torch):
 
 def main(file):
     mpl.use("Agg")
-    sources = [cell.source for cell in nbformat.read(file, 4).cells if cell.cell_type == "code"]
+    cells = json.loads(Path(file).read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     use_few_images(torch=any("pytorch_data" in source for source in sources))
     shell = InteractiveShell.instance(colors="nocolor")
     shell.ast_transformers.append(Smaller())

@@ -16,7 +16,6 @@ from grading import oracle
 from grading.expect import Wrong, expect
 from grading.grade import Result, grade, helped
 from grading.in_place import InPlace
-from grading.instructor import student
 from grading.instructor.record import DEPEND_ON_WHAT_COMES, LAST_NOTEBOOK
 from grading.session import Session
 
@@ -28,10 +27,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1
 
 
 @pytest.fixture(scope="module")
-def recording(tmp_path_factory):
-    file = tmp_path_factory.mktemp("recorded") / "expected.npz"
-    file.write_bytes(student.recording(ROOT))
-    return file
+def recording(edition):
+    return edition / "grading/expected.npz"
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +88,7 @@ def test_the_reference_is_right_by_what_was_recorded(without_torch):
 
 def test_a_check_that_runs_a_net_is_left_to_the_grader_of_what_is_handed_in(without_torch):
     (result,), _ = without_torch[LATER]
-    assert result[:2] == (0, "graded when your work is handed in, since this takes PyTorch, which is not here")
+    assert result[:2] == (0, "graded when your work is handed in, since its check needs PyTorch, which is not here")
 
 
 def test_a_wrong_solution_of_each_exercise_gets_the_same_verdict_from_both_graders(without_torch, tree):

@@ -1,6 +1,7 @@
 """Work in a browser's storage: it leaves as a zip, comes back without loss, and meets new releases."""
 
 import hashlib
+import json
 import zipfile
 
 import pytest
@@ -46,6 +47,13 @@ def test_a_site_gives_the_edition_without_what_needs_pytorch(given):
     } <= given.keys()
     assert not [name for name in given if "pytorch" in name or "instructor" in name or name.endswith((".pyc", ".zip"))]
     assert not [name for name in given if name.startswith("notebooks/05")]
+
+
+def test_each_notebook_of_a_site_says_how_to_work_in_a_browser(given):
+    for name in (name for name in given if name.endswith(".ipynb")):
+        cells = json.loads(given[name])["cells"]
+        assert [cell["id"] for cell in cells[:3]] == ["cell-01", "browser", "edition"]
+        assert "%export" in "".join(cells[1]["source"])
 
 
 def test_what_is_exported_can_be_imported_and_nothing_is_lost(given, copy, tmp_path):

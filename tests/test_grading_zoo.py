@@ -79,10 +79,10 @@ def test_a_wrong_solution_is_caught_by_its_check(wrong, session, tree):
         assert not result.hint.startswith(kinds)
 
 
-def test_the_reference_passes_every_check_with_other_seeds_too(session):
-    for seed in (1, 2):
-        for exercise in EXERCISES.values():
-            assert [result.hint for result in grade(exercise, session, ROOT, seed=seed)] == [""] * len(exercise.parts)
+def test_the_reference_passes_every_check_with_another_seed_too(session):
+    """And with a third: see `test_every_exercise_is_graded_by_right_ones_below_it`."""
+    for exercise in EXERCISES.values():
+        assert [result.hint for result in grade(exercise, session, ROOT, seed=2)] == [""] * len(exercise.parts)
 
 
 def test_the_zoo_holds_every_part_of_every_exercise():

@@ -3,16 +3,25 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
 from cs231n.program import Terminated, interruptible, stopped_by
 
 
+@pytest.fixture(autouse=True)
+def heeds_ctrl_c():
+    """Where a shell starts the tests in the background, Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def stop(number):
     with interruptible():
         os.kill(os.getpid(), number)
-        signal.pause()
+        time.sleep(60)
 
 
 @pytest.mark.parametrize(

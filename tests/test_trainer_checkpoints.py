@@ -160,6 +160,13 @@ def test_without_checkpoint_name_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_numbers_of_numpy_in_the_history_are_saved_as_they_are(tmp_path):
+    solver = trained(small_net(), checkpoint_name=tmp_path / "run")
+    solver.loss_history[0] = np.float32(0.1)  # as where a learner's step, exercise 1.8, appends what the net returns
+    solver.save()
+    assert resume(tmp_path / "run.npz", small_net()).loss_history == solver.loss_history
+
+
 def test_save_after_train_saves_the_latest_parameters_and_not_the_best(tmp_path):
     solver = trained(checkpoint_name=tmp_path / "run", **WRECKED)
     before = contents(tmp_path / "run.npz")

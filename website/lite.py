@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 
 from grading.edition import record
@@ -28,6 +29,13 @@ GIVEN = (
     *("LICENSE", "pyproject.toml", "data/README.md", "cs231n/*.py", "grading/**/*", "my_*"),
     *(NOTEBOOKS_IN_BROWSER, "notebooks/*.png", "notebooks/full_size/*"),
 )
+WORDS = """\
+*In a browser.* Python runs in this page, and your work is kept by this browser on this machine. `%export`, in any cell,
+saves it as `my-work.zip`, beside the folder `notebooks`. The folder symbol above the list of files leads there, and to
+`cs231n/`, whose files open at a double-click: save them with Ctrl+S. After a reload of the page or a restart of the
+kernel, run the cells from the top again. If a cell does not end, its Stop button has no effect: choose *Kernel*, then
+*Restart Kernel*. Experiments are smaller here, and train on drawn pictures, Shapes10: numbers in the text, such as
+49,000 images or three seeds, are those of the full size. Where a claim needs that size, its figure is below yours."""
 NOT_GIVEN = re.compile(r"cs231n/pytorch_|grading/instructor/|grading/given\.zip|.*__pycache__")
 
 
@@ -36,7 +44,15 @@ def files(root):
     paths = sorted(path for pattern in GIVEN for path in root.glob(pattern) if path.is_file())
     names = [path.relative_to(root).as_posix() for path in paths]
     found = {name: (root / name).read_bytes() for name in names if not NOT_GIVEN.match(name)}
-    return found | _made(root)
+    notebooks = {name: with_words(content) for name, content in found.items() if name.endswith(".ipynb")}
+    return found | notebooks | _made(root)
+
+
+def with_words(content):
+    """A notebook, as bytes, whose second cell says how to work in a browser."""
+    notebook = nbformat.reads(content.decode(), as_version=4)
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(WORDS, id="browser"))
+    return f"{nbformat.writes(notebook)}\n".encode()
 
 
 def _made(root):

@@ -157,7 +157,7 @@ def _check_batches(learner):
     require(
         not {"none yet", "None"} & set(seeds[0]),
         "reseed: the model got no seed before its loss",
-        "call model.reseed with a seed, before model.loss",
+        "call self._reseed with a seed, before model.loss",
     )
     require(len(set(seeds[0])) == 6, "reseed: the model got the same seed in two steps", "each step needs a fresh seed")
     require(

@@ -32,8 +32,9 @@ SET_UP = "%load_ext autoreload\n%autoreload 2\n%load_ext grading"
 SET_UP_WORDS = """\
 This is the student edition. You write the functions in `cs231n/`, one or two at a time; until then, each raises an
 error that says what to write. Thanks to the next cell, the notebook uses a file as soon as you save it. Then `%grade`
-checks what you wrote. If a cell says *Failed to reload*, or shows a SyntaxError of your file, the notebook goes on with
-your old code: repair the file, and restart the kernel. Where a step of a derivation has a blank, ____, it is yours:
+checks what you wrote, `%hint 1.1` asks a question that leads on, and `%progress` counts your points. If a cell says
+that an *autoreload failed*, or shows a SyntaxError of your file, the notebook goes on with your old code: repair the
+file, and restart the kernel if the message stays. Where a step of a derivation has a blank, ____, it is yours:
 double-click the text, and fill it in. Where you are asked for a prediction, the code below is folded: run it once you
 have written yours down, click on its three dots to read it, and open *The result* below it."""
 

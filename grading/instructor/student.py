@@ -221,11 +221,18 @@ def solutions(reference, exercises, given, edition):
 
 def _statements(source):
     """Pairs of line and simple statement of a source, as written and as `ast.unparse` writes it, without spaces."""
+    lines = source.encode().splitlines(keepends=True)
     for node in ast.walk(cut_code.tree(source)):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.Return) and not isinstance(node.value, ast.Name):
-            for text in (ast.unparse(node), ast.get_source_segment(source, node)):
+            for text in (ast.unparse(node), _written(lines, node)):
                 if len(_bare(text)) >= SHORTEST:
                     yield node.lineno, _bare(text)
+
+
+def _written(lines, node):
+    """As `ast.get_source_segment`, which splits the whole source into lines for each node."""
+    *before, last = lines[node.lineno - 1 : node.end_lineno]
+    return b"".join([*before, last[: node.end_col_offset]])[node.col_offset :].decode()
 
 
 def _bare(text):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,12 @@ class Lab:
         )
         self.page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
         return violations(self.page, ".jp-OutputArea-output")
+
+
+@pytest.fixture(scope="module")
+def edition(edition, tmp_path_factory):
+    """A copy of it, to work in."""
+    return shutil.copytree(edition, tmp_path_factory.mktemp("lab") / "student")
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,11 @@ def table(output):
     return [[cell.inner_text().strip() for cell in row.locator("th, td").all()] for row in rows]
 
 
+def test_nothing_pops_up_over_the_notebook(lab):
+    lab.page.wait_for_timeout(5000)
+    assert lab.page.locator(".jp-toastContainer, .Toastify__toast, .jp-Dialog").all_inner_texts() == []
+
+
 def test_an_open_exercise_earns_nothing_and_says_what_to_write(lab, given):
     lab.write(FILE, given)
     lab.run("set-up")

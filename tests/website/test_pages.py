@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -121,6 +122,7 @@ def test_each_notebook_leads_to_the_next(site):
 
 
 def test_the_student_edition_builds_its_own_site_without_solutions(site, edition, tmp_path):
+    edition = shutil.copytree(edition, tmp_path / "student")
     build = [
         sys.executable,
         "-c",
