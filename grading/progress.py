@@ -17,7 +17,8 @@ def earned_points(root=edition.ROOT):
     """
     with new_session() as session:
         exercises = [exercise for exercise in read()[0].values() if session.stand_ins or known_here(exercise)]
-        begun = [exercise for exercise in exercises if not _untouched(exercise, root)]
+        given = edition.given(root) if (root / edition.RECORD).exists() else None
+        begun = [exercise for exercise in exercises if not _untouched(exercise, root, given)]
         earned = dict.fromkeys(exercises, 0)
         if any(map(names_below, begun)):
             session.prepare(SUBSTITUTES)
@@ -26,13 +27,15 @@ def earned_points(root=edition.ROOT):
     return earned
 
 
-def _untouched(exercise, root):
-    """Whether an exercise's functions are all as they were given, or its file is missing."""
+def _untouched(exercise, root, given):
+    """Whether an exercise's functions are all as they were given, or its file is missing.
+
+    given: the files that were given to the learner, None where there is no record of them.
+    """
     if exercise.hand_in:
         return not (root / exercise.hand_in).exists()
-    if not (root / edition.RECORD).exists():  # nothing was given
+    if given is None:
         return False
-    given = edition.given(root)
     return all(
         (root / file).exists() and _functions(exercise, (root / file).read_bytes()) == _functions(exercise, given[file])
         for file in exercise.files

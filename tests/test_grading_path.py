@@ -84,6 +84,13 @@ def test_only_what_was_begun_is_graded_and_counts_as_make_grade_counts_it(copy, 
     assert graded == ["1.2", "3.1"]
 
 
+def test_the_record_of_what_was_given_is_read_once(copy, monkeypatch):
+    reads, given = [], progress.edition.given
+    monkeypatch.setattr(progress.edition, "given", lambda root: reads.append(root) or given(root))
+    assert earned(copy) == {}
+    assert reads == [copy]
+
+
 def test_a_file_that_is_handed_in_counts_as_soon_as_it_is_there(copy):
     shutil.copy(ROOT / "my_ablation.json", copy)
     assert earned(copy) == {"3.3": EXERCISES["3.3"].points}
