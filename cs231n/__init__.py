@@ -6,7 +6,6 @@ import os
 # after 2^16 cycles; by default they spin for about 20 ms, on a core that the next layer needs.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
 
-from cs231n import products  # noqa: F401 - first, as it changes how the others are imported, in a browser
 from cs231n.cnn_model import ThreeLayerConvNet
 from cs231n.fully_connected_net import FullyConnectedNet
 from cs231n.trainer import Solver

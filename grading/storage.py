@@ -12,7 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
-from grading import edition
+from grading import edition, products
 from grading.merge import same
 from grading.update import update as merged
 
@@ -25,9 +25,10 @@ NEW_RELEASE = (
 
 
 def start(shell):
-    """Prepare the kernel of a browser: magics, the record of what was given, and a word on a new release."""
+    """Prepare the kernel of a browser: magics, products, the record of what was given, and a word on a new release."""
     for name, magic in (("export", export), ("import", import_), ("update", update)):
         shell.register_magic_function(magic, magic_name=name)
+    products.install(edition.ROOT / "cs231n")
     warnings.filterwarnings("ignore", message="tqdm:disabling|IProgress|only soft file lock")  # all that a browser has
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # else its first figure is announced in red
     try:

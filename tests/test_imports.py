@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground floor up; a module imports from earlier lines alone.
 ORDER = """
-arguments browser products files program
+arguments browser files program
 shapes10 download cifar10
 layers batchnorm dropout conv_layers parallel fast_layers layer_utils optim derivations autograd
 utils

@@ -32,7 +32,7 @@ COPIED = (
     ),
     *(f"grading/{name}.py" for name in ("__init__", "exercises", "child", "session", "drivers", "substitutes")),
     *(f"grading/{name}.py" for name in ("expect", "grade", "hand_ins", "hints", "magic", "progress", "rules")),
-    *(f"grading/{name}.py" for name in ("display", "in_place", "oracle", "storage", "start")),
+    *(f"grading/{name}.py" for name in ("display", "in_place", "oracle", "products", "storage", "start")),
     *(f"grading/{name}.py" for name in ("edition", "notebooks", "merge", "update", "reset")),
     *("grading/exercises.toml", "grading/questions.toml", "grading/checks/*.py"),
     *(f"tests/{name}.py" for name in ("conftest", "memory", "threads", "test_plots", "test_parallel")),

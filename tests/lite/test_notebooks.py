@@ -55,4 +55,5 @@ def test_matplotlib_draws_and_the_data_is_at_hand(lab, site):
         assert "NOT CIFAR-10" in said
         assert "(4000, 3, 32, 32)" in said
         assert "drawing" not in said
+        assert page.call("from cs231n import layers; print('_product' in vars(layers))") == "True\n"
         assert page.call("import matplotlib.pyplot as plt; print(len(plt.plot([1, 2])))").endswith("1\n")

@@ -7,7 +7,8 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from cs231n import layers, products
+from cs231n import layers
+from grading import products
 from tests.test_browser import in_browser
 
 rng = np.random.default_rng(0)
@@ -83,7 +84,9 @@ def test_what_was_replaced_is_not_kept_for_kernels_elsewhere(learner, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["learners_module.py"]
 
 
-def test_the_layers_do_so_in_a_browser_and_nowhere_else():
+def test_the_layers_do_so_where_it_was_installed_and_nowhere_else():
+    install = "from grading import edition, products; products.install(edition.ROOT / 'cs231n')"
     code = "from cs231n import layers; print('_product' in layers.affine_forward.__code__.co_names)"
-    assert in_browser(code) == "True\n"
+    assert in_browser(f"{install}; {code}") == "True\n"
+    assert in_browser(code) == "False\n"
     assert "_product" not in layers.affine_forward.__code__.co_names

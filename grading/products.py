@@ -1,18 +1,15 @@
 """Matrix products for a kernel in a browser: there `a @ b` is computed by `np.einsum`, which is several times as fast.
 
 Pyodide's NumPy comes without BLAS, and its own loop for `@` walks down the columns of b, which lie far apart in memory;
-that of `einsum` walks along rows.  The `@` of arrays cannot be replaced, so it is replaced in the code of this package,
-the learner's included, as a module of it is imported.  Files, and what a traceback shows of them, stay as written.
+that of `einsum` walks along rows.  The `@` of arrays cannot be replaced, so it is replaced in the code of cs231n, the
+learner's included, as a module of it is imported.  Files, and what a traceback shows of them, stay as written.
 """
 
 import ast
 import sys
 from importlib.machinery import FileFinder, SourceFileLoader
-from pathlib import Path
 
 import numpy as np
-
-from cs231n.browser import IN_BROWSER
 
 LEAST = 1 << 16  # multiplications, below which `@` is as fast
 
@@ -53,7 +50,3 @@ class _Loader(SourceFileLoader):
 def install(folder):
     """Replace the products of the modules in a folder that are imported from now on."""
     sys.path_importer_cache[str(folder)] = FileFinder(str(folder), (_Loader, [".py"]))
-
-
-if IN_BROWSER:
-    install(Path(__file__).parent)
