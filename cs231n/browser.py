@@ -1,4 +1,4 @@
-"""Sizes for a kernel that runs in a browser, where NumPy computes about a hundred times more slowly.
+"""Sizes for a kernel that runs in a browser, where NumPy computes many times more slowly.
 
 There, Python is compiled to WebAssembly: on one thread, and without the libraries that compute matrix products fast.
 """

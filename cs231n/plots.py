@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from cs231n.arguments import check_count
 from cs231n.browser import IN_BROWSER, budget
 
-# In a browser: figures at full size, as the notebooks had them; see `grading.instructor.cut_notebooks.figures`.
+# In a browser: figures at full size, as the notebooks had them; `make student` and `make lite` write them.
 FULL_SIZE = Path(__file__).parents[1] / "notebooks/full_size"
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
