@@ -636,8 +636,8 @@ def test_the_edition_has_only_what_a_student_needs(edition):
     assert {path.name for path in (edition / "grading").iterdir()} - {"__pycache__"} == {
         "__init__.py", "checks", "child.py", "display.py", "drivers.py", "edition.py", "exercises.py", "exercises.toml",
         "expect.py", "expected.npz", "given.zip", "grade.py", "hand_ins.py", "hints.py", "in_place.py", "magic.py",
-        "merge.py", "notebooks.py", "oracle.py", "products.py", "progress.py", "questions.toml", "reset.py", "rules.py", "session.py",
-        "start.py", "storage.py", "substitutes.py", "update.py",
+        "merge.py", "notebooks.py", "oracle.py", "products.py", "progress.py", "questions.toml", "reset.py", "rules.py",
+        "session.py", "start.py", "storage.py", "substitutes.py", "update.py",
     }  # fmt: skip
     same = "LICENSE", "conftest.py", "cs231n/utils.py", "cs231n/plots.py"
     assert all(filecmp.cmp(ROOT / path, edition / path, shallow=False) for path in same)
