@@ -35,7 +35,7 @@ saves it as `my-work.zip`, beside the folder `notebooks`. The folder symbol abov
 `cs231n/`, whose files open at a double-click: save them with Ctrl+S. After a reload of the page or a restart of the
 kernel, run the cells from the top again. If a cell does not end, its Stop button has no effect: choose *Kernel*, then
 *Restart Kernel*. Experiments are smaller here, and train on drawn pictures, Shapes10: numbers in the text, such as
-49,000 images or three seeds, are those of the full size. Where a claim needs that size, its figure is below yours."""
+49,000 images, are those of the full size. Where a claim needs that size, its figure is shown below yours."""
 NOT_GIVEN = re.compile(r"cs231n/pytorch_|grading/instructor/|grading/given\.zip|.*__pycache__")
 
 
