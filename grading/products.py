@@ -1,8 +1,8 @@
 """Matrix products for a kernel in a browser: there `a @ b` is computed by `np.einsum`, which is several times as fast.
 
-Pyodide's NumPy comes without BLAS, and its own loop for `@` walks down the columns of b, which lie far apart in memory;
-that of `einsum` walks along rows.  The `@` of arrays cannot be replaced, so it is replaced in the code of cs231n, the
-learner's included, as a module of it is imported.  Files, and what a traceback shows of them, stay as written.
+Pyodide's NumPy comes without BLAS, and its own loop for `@` walks down the columns of b, whose entries are far apart in
+memory; that of `einsum` walks along rows.  As the `@` of arrays cannot be replaced, it is replaced in the code of
+cs231n, the learner's included, as a module of it is imported.  Files, and what a traceback shows, stay as written.
 """
 
 import ast

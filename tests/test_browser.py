@@ -49,8 +49,6 @@ def test_a_claim_on_the_full_size_is_not_checked_in_a_browser_which_shows_the_fi
 
 def test_there_an_alternative_text_says_that_it_is_about_the_full_size():
     code = """if True:
-        from IPython.core.interactiveshell import InteractiveShell
-        from matplotlib_inline.config import InlineBackend
         from cs231n import plots
         plots._publish = lambda data, metadata: print(metadata["image/png"]["alt"])
         plots.plt.switch_backend("module://matplotlib_inline.backend_inline")

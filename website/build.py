@@ -22,9 +22,10 @@ def build(out):
     sources.lay_out(WORK / "source", pdf=pdf)
     where = [f"--conf-dir={Path(__file__).parent}", f"--doctree-dir={WORK / 'doctrees'}"]
     status = sphinx(["--fail-on-warning", "--keep-going", "--quiet", *where, str(WORK / "source"), str(out)])
-    if not status:
-        lite.build(out / "lite")
-    if pdf and not status:
+    if status:
+        return status
+    lite.build(out / "lite")
+    if pdf:
         with browser.opened() as opened:
             for file in sorted((out / "notebooks").glob("*.html")):
                 browser.print_pdf(opened, file, out / f"pdf/{file.stem}.pdf")

@@ -7,9 +7,9 @@ import pytest
 
 from cs231n import cifar10
 from tests.lite.conftest import served
+from tests.test_browser import USED_THERE
 from website import lite
 
-USED_THERE = ("data_batch_1", "test_batch")
 NOTEBOOKS = [file.stem for file in sorted(lite.ROOT.glob(lite.NOTEBOOKS_IN_BROWSER))]
 
 
