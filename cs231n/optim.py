@@ -123,6 +123,5 @@ def _in_blocks(update, w, dw, *states):
     def step(block):
         flat_next[block] = update(*(array[block] for array in flat))
 
-    if w.size:
-        in_blocks(step, w.size, NUMBERS)
+    in_blocks(step, w.size, NUMBERS)
     return next_w

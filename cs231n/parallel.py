@@ -29,6 +29,8 @@ def in_blocks(work, N, numbers):
     There are as many threads as BLAS has, which OPENBLAS_NUM_THREADS and `threadpoolctl.threadpool_limits` set.
     """
     step = max(1, BLOCK // numbers)
+    if step >= N:
+        return work(slice(0, N)) or ()
     blas_threads = max((blas.num_threads for blas in _blas().lib_controllers), default=1)
     threads = min(blas_threads, -(-N // step))
     bounds = [N * k // threads for k in range(threads + 1)]

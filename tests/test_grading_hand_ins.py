@@ -171,8 +171,8 @@ BAD_NETS = {
     "negative-shape": (zipped(W1=npy(shape=(-1, -4), data=bytes(16))), "W1 says it has the shape"),
     "long-header": (zipped(W1=npy(dtype=[("x" * 20_000, "<f4")])), "not an .npz that can be read"),
     "bomb": (zipped(W1=bytes(64 << 20)), "its arrays have 67108864 bytes"),
-    "bzip2": (zipped(zipfile.ZIP_BZIP2, W1=npy(W1)), "by another method than deflate"),
-    "lzma": (zipped(zipfile.ZIP_LZMA, W1=npy(W1)), "by another method than deflate"),
+    "bzip2": (zipped(zipfile.ZIP_BZIP2, W1=npy(B1)), "by another method than deflate"),
+    "lzma": (zipped(zipfile.ZIP_LZMA, W1=npy(B1)), "by another method than deflate"),
 }  # fmt: skip
 
 

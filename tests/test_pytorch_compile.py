@@ -12,7 +12,6 @@ import torch
 from test_pytorch_cifar10 import use_small_data
 from test_pytorch_data import bytes_and_labels
 from test_pytorch_step import by_step
-from torch._inductor import config, cpp_builder, exc
 from torch.nn import functional as F
 
 from cs231n.files import read_csv
@@ -32,6 +31,8 @@ pytestmark = [
 @pytest.fixture
 def cxx_compiler():
     """What torch.compile needs on a CPU.  Without one a test is skipped, and says so; where CI is set, it fails."""
+    from torch._inductor import cpp_builder, exc  # here: a second of start-up for each process that collects the tests
+
     try:
         cpp_builder.get_cpp_compiler()
     except exc.InvalidCxxCompiler:
@@ -81,6 +82,8 @@ def test_the_tiny_preset_trains_compiled_under_bfloat16_as_it_does_without(cxx_c
 
 
 def test_a_compiler_that_is_missing_is_one_clear_line(tmp_path):
+    from torch._inductor import config  # here, as above
+
     images = Images(*bytes_and_labels(16), "cpu")
     recipe = Classic(epochs=1, batch_size=16, widths=(2,), blocks=1)
     training = Training(recipe, images, images, tmp_path, compiled=True)
