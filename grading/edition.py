@@ -1,5 +1,6 @@
 """The files of a student edition: in a zip, in a folder, and in the record of what was given to a learner."""
 
+import functools
 import importlib
 import io
 import os
@@ -52,9 +53,16 @@ write_bytes = given_module("files").write_bytes
 
 def given(root):
     """The files as they were given to the learner whose copy is the folder root, as `read`."""
-    if not (root / RECORD).exists():
+    record = root / RECORD
+    if not record.exists():
         raise ValueError(f"{root}: expected a student edition with its record of what was given, {RECORD}; found none")
-    return read(root / RECORD)
+    return _read_once(record, record.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(record, changed):
+    """As `read`, again only if the record was changed since."""
+    return read(record)
 
 
 def read(path):

@@ -4,49 +4,24 @@ from tqdm import tqdm
 
 from grading import edition
 from grading.exercises import read
-from grading.grade import SUBSTITUTES, WHEN_HANDED_IN, grade_own, known_here, names_below
+from grading.grade import SUBSTITUTES, WHEN_HANDED_IN, grade_own, known_here, names_below, untouched
 from grading.in_place import new_session
-from grading.merge import parts
 
 
 def earned_points(root=edition.ROOT):
     """The points that each exercise in the folder root earns, as `make grade` counts them: a dict from `Exercise`.
 
-    Those whose functions are as they were given, or whose file is missing, earn none; only the others are run.  Those
-    that cannot be graded here are not in it.
+    Those that are untouched earn none and are not run.  Those that cannot be graded here are not in it.
     """
     with new_session() as session:
         exercises = [exercise for exercise in read()[0].values() if session.stand_ins or known_here(exercise)]
-        given = edition.given(root) if (root / edition.RECORD).exists() else None
-        begun = [exercise for exercise in exercises if not _untouched(exercise, root, given)]
+        begun = [exercise for exercise in exercises if not untouched(exercise, root)]
         earned = dict.fromkeys(exercises, 0)
         if any(map(names_below, begun)):
             session.prepare(SUBSTITUTES)
         for exercise in tqdm(begun, unit="exercise", leave=False, disable=None):
             earned[exercise] = sum(result.earned for result in grade_own(exercise, session, root))
     return earned
-
-
-def _untouched(exercise, root, given):
-    """Whether an exercise's functions are all as they were given, or its file is missing.
-
-    given: the files that were given to the learner, None where there is no record of them.
-    """
-    if exercise.hand_in:
-        return not (root / exercise.hand_in).exists()
-    if given is None:
-        return False
-    return all(
-        (root / file).exists() and _functions(exercise, (root / file).read_bytes()) == _functions(exercise, given[file])
-        for file in exercise.files
-    )
-
-
-def _functions(exercise, content):
-    """The texts of an exercise's functions that a module holds, from its bytes."""
-    found = parts(content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n"))
-    names = [name.split(".", 1)[1] for name in exercise.functions]
-    return {name: found[name].rstrip() for name in names if name in found}
 
 
 def lines(earned):

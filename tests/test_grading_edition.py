@@ -505,7 +505,7 @@ def test_all_put_back_is_the_reference():
 
 def test_the_given_tests_pass_and_each_open_part_fails_with_the_message_of_its_exercise(edition, tmp_path):
     copy = shutil.copytree(edition, tmp_path / "copy")
-    for module in ("cifar10", "shapes10", "plots", "pytorch_files", "pytorch_vision"):  # the same as here: slow tests
+    for module in ("cifar10", "download", "shapes10", "plots", "pytorch_files", "pytorch_vision"):  # the same as here
         for file in (f"cs231n/{module}.py", f"tests/test_{module}.py"):
             assert filecmp.cmp(ROOT / file, copy / file, shallow=False)
         (copy / f"tests/test_{module}.py").unlink()

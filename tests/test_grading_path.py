@@ -11,9 +11,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from grading import progress
+from grading import edition, progress
 from grading.exercises import FILE, read
+from grading.grade import grade_own
 from grading.instructor import cut_code
+from grading.session import Session
 
 ROOT = Path(__file__).parent.parent
 EXERCISES, GIVEN = read()
@@ -85,10 +87,33 @@ def test_only_what_was_begun_is_graded_and_counts_as_make_grade_counts_it(copy, 
 
 
 def test_the_record_of_what_was_given_is_read_once(copy, monkeypatch):
-    reads, given = [], progress.edition.given
-    monkeypatch.setattr(progress.edition, "given", lambda root: reads.append(root) or given(root))
+    reads, read_edition = [], edition.read
+    monkeypatch.setattr(edition, "read", lambda path: reads.append(path) or read_edition(path))
     assert earned(copy) == {}
-    assert reads == [copy]
+    assert reads == [copy / edition.RECORD]
+
+
+def test_what_is_untouched_is_open_and_no_process_is_started_for_it(copy, monkeypatch):
+    monkeypatch.setattr(Session, "_launch", lambda _: pytest.fail("a process was started"))
+    layers = copy / "cs231n/layers.py"
+    layers.write_text(layers.read_text() + "\n\ndef a_helper():\n    pass\n")
+    with Session() as session:
+        for exercise in EXERCISES.values():
+            for result in grade_own(exercise, session, copy):
+                assert result.open
+                assert result.hint in exercise.messages
+        first, second = grade_own(EXERCISES["1.2"], session, copy)
+    assert "relu_forward in cs231n/layers.py must return" in first.hint
+    assert "relu_backward in cs231n/layers.py must return" in second.hint
+
+
+def test_a_function_that_is_replaced_below_what_was_given_is_run(copy):
+    layers = copy / "cs231n/layers.py"
+    layers.write_text(layers.read_text() + "\n\nrelu_forward = lambda x: (np.maximum(x, 0), x)\n")
+    with Session() as session:
+        forward, backward = grade_own(EXERCISES["1.2"], session, copy)
+    assert (forward.earned, backward.earned) == (1, 0)
+    assert backward.open
 
 
 def test_a_file_that_is_handed_in_counts_as_soon_as_it_is_there(copy):
