@@ -47,10 +47,10 @@ def conv_backward_fast(dout, cache, need_dx=True):
         dOut = dout[images].swapaxes(0, 1).reshape(F, -1)
         if need_dx:
             dx[images] = col2im(W_row.T @ dOut, x[images].shape, KH, KW, stride, pad)
-        return X_col @ dOut.T, dOut.sum(axis=1)  # the transpose of dW_row, for which BLAS takes less time
+        return (X_col @ dOut.T).T, dOut.sum(axis=1)  # BLAS computes this transpose in less time
 
-    dW_col, db = in_blocks(backward, len(x), W_row[0].size * dout[0, 0].size)
-    return dx, dW_col.T.reshape(w.shape), db
+    dW_row, db = in_blocks(backward, len(x), W_row[0].size * dout[0, 0].size)
+    return dx, dW_row.reshape(w.shape), db
 
 
 def im2col(x, kernel_h, kernel_w, stride=1, pad=0):
