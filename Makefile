@@ -21,7 +21,7 @@ endif
 # As cs231n/__init__.py does, for a notebook that imports NumPy first: OpenBLAS's idle threads sleep, and do not spin.
 export OPENBLAS_THREAD_TIMEOUT ?= 16
 
-.PHONY: help install lab get-data test grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site test-lab lite test-lite-one test-lite colab test-colab bench train lint clean
+.PHONY: help install lab get-data test test-instructor grade hint progress student grade-submissions mutants test-notebooks notebooks site test-site test-lab lite test-lite-one test-lite colab test-colab bench train lint clean
 
 help: ## this text
 	@echo 'Usage: make TARGET. The first call of any target sets up .venv.'
@@ -46,12 +46,15 @@ get-data: $(SET_UP) ## download and verify CIFAR-10 (170 MB); resumes a download
 PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder --benchmark-disable
 CHECK_NOTEBOOKS = OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --nbval notebooks $(PARALLEL) $(TEST_ARGS)
 
-test: $(SET_UP) ## get the data, run every test, and check every notebook against its outputs
+test: $(SET_UP) ## get the data, test the package and the grader, and check every notebook against its outputs
 	@$(VENV_PYTHON) -m cs231n.cifar10 --or-stand-in
 	@none_fits() { [ $$? = 5 ] && [ $(if $(TEST_ARGS),0,1) = 0 ]; }; \
 	$(VENV_PYTHON) -m pytest tests $(PARALLEL) $(TEST_ARGS) || none_fits || failed=' tests'; \
 	$(CHECK_NOTEBOOKS) || none_fits || failed="$$failed notebooks"; \
 	[ -z "$$failed" ] || { echo "make test: failed in:$$failed" >&2; exit 1; }
+
+test-instructor: $(SET_UP) ## test what only an instructor uses: making the student edition, grading submissions
+	@$(VENV_PYTHON) -m pytest tests/instructor $(PARALLEL) $(TEST_ARGS)
 
 grade: $(SET_UP) ## check the exercises and count the points: make grade GRADE_ARGS="2.3 4"
 	@$(VENV_PYTHON) -m grading.grade $(GRADE_ARGS)

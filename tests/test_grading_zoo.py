@@ -4,8 +4,8 @@ tests/zoo/*.toml has them.  exercise and part: where it must be caught.  functio
 old, which occurs there once, to new.  hint: words that the hint must have.  A hint has three tiers: what fails and
 where, a question, and the mistake, which the first does not give away.
 
-That none of them fails another exercise is shown by test_grading_edition.py for all at once: there an exercise earns
-its points while the functions of all others raise an error.
+That none of them fails another exercise is shown by instructor/test_grading_edition.py for all at once: there an
+exercise earns its points while the functions of all others raise an error.
 """
 
 import tomllib

@@ -42,6 +42,7 @@ COPIED = (
     *(".devcontainer/*", "binder/*", "Dockerfile", ".dockerignore"),
 )
 NOT_FOR_STUDENTS = (
+    "test-instructor",
     "test-notebooks",
     "notebooks",
     "test-site",

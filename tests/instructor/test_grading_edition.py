@@ -30,7 +30,7 @@ from grading.notebooks import read as read_notebook
 from grading.session import Session
 from website.sources import lay_out
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXERCISES, GIVEN = read()
 REFERENCE = cut_code.modules(ROOT)
 HIDDEN = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text())

@@ -14,7 +14,7 @@ from grading.instructor import handed_in, workers
 from grading.instructor.handed_in import read_submissions
 from grading.session import NotStarted
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LAYERS = b"x = 1\n"
 
 

@@ -14,7 +14,7 @@ from grading.exercises import read
 from grading.instructor import sandbox
 from grading.session import ENVIRONMENT, Failed, Learner, Session
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXERCISES, _ = read()
 RUN = """
 def run(code):

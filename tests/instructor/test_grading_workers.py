@@ -18,7 +18,7 @@ from grading.instructor.lifetimes import Stopped, stopped_by_signals, work_folde
 from grading.instructor.workers import Lost, Pool, Worker
 from grading.session import NotStarted
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the processes")
 
 
