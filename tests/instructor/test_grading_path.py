@@ -17,7 +17,7 @@ from grading.grade import grade_own
 from grading.instructor import cut_code
 from grading.session import Session
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXERCISES, GIVEN = read()
 REFERENCE = cut_code.modules(ROOT)
 HIDDEN = tomllib.loads((ROOT / "grading/instructor/hidden.toml").read_text())["docstrings"]
